@@ -1,0 +1,1 @@
+"""Families: an input, a mask and a head over the one stack."""

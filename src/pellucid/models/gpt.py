@@ -1,0 +1,37 @@
+"""GPT: a decoder alone. An input, a causal mask and a head (Radford et al. 2018; 2019; Touvron et al. 2023)."""
+
+from torch import nn
+
+from pellucid.models.config import ModelConfig
+from pellucid.models.inputs import make_embedding, refuse_too_long
+from pellucid.parts.cache import KeyValueCache, past, positions_of
+from pellucid.parts.heads import make_head
+from pellucid.parts.masks import Mask
+from pellucid.parts.shapes import Ids, Keep, Logits, States
+from pellucid.parts.stack import Stack, make_relative
+
+
+class GPT(nn.Module):
+    """Each token's states know only the tokens before it. GPT-2's or Llama's shape is a matter of the config."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config, c = config, config
+        self.embed = make_embedding(c, c.vocab_size)
+        self.stack = Stack(c.stack, relative=make_relative(c.positions, c.stack, base=c.rope_base, scaling=c.rope_scaling))
+        self.head = make_head(self.embed.tokens, c.tied, c.head_bias)
+
+    def forward(self, ids: Ids, keep: Keep | None = None, cache: KeyValueCache | None = None) -> Logits:
+        """[B,T] to logits [B,T,V]. keep [B,K] True on real tokens, K = cache.length + T; None = all. The cache grows by T."""
+        return self.head(self.hidden(ids, keep, cache))
+
+    def hidden(self, ids: Ids, keep: Keep | None = None, cache: KeyValueCache | None = None) -> States:
+        """As forward, but the states [B,T,D] before the head. Raises UserError when the positions would exceed the model's table."""
+        positions, key_positions = positions_of(keep, ids.shape[1], past(cache), ids.device)
+        refuse_too_long(self.config, key_positions.shape[1])
+        x = self.embed(ids, positions)
+        return self.stack(x, positions, key_positions, cache, mask=Mask(causal=True, keep=keep))
+
+    def new_cache(self) -> KeyValueCache:
+        """An empty cache for generation."""
+        return KeyValueCache(len(self.stack.blocks))

@@ -1,0 +1,60 @@
+"""Seq2Seq: an encoder reads the source, a decoder writes the target and looks back at it (Vaswani et al. 2017)."""
+
+from dataclasses import replace
+
+from torch import nn
+
+from pellucid.models.config import ModelConfig
+from pellucid.models.inputs import make_embedding, refuse_too_long
+from pellucid.parts.cache import KeyValueCache, past, positions_of
+from pellucid.parts.heads import make_head
+from pellucid.parts.masks import Mask
+from pellucid.parts.shapes import Ids, Keep, Logits, Memory, SourceIds, SourceKeep, States
+from pellucid.parts.stack import Block, CrossBlock, Stack, make_relative
+
+
+class Seq2Seq(nn.Module):
+    """One embedding for both sides, tied to the head, as in the paper; with `decoder_vocab_size` the decoder has its own, as tutorials write it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config, c = config, config
+        decoder = replace(c.stack, n_layers=c.stack.n_layers if c.decoder_layers is None else c.decoder_layers)
+        self.embed = make_embedding(c, c.vocab_size)
+        self.embed_target = make_embedding(c, c.decoder_vocab_size) if c.decoder_vocab_size else self.embed
+        self.encoder = Stack(c.stack, Block, make_relative(c.positions, c.stack, True, c.rope_base, c.rope_scaling))
+        self.decoder = Stack(decoder, CrossBlock, make_relative(c.positions, c.stack, False, c.rope_base, c.rope_scaling))
+        self.head = make_head(self.embed_target.tokens, c.tied, c.head_bias)
+
+    def forward(
+        self, source: SourceIds, target: Ids, source_keep: SourceKeep | None = None, target_keep: Keep | None = None
+    ) -> Logits:
+        """source [B,S], target [B,T] (starting with the start token) to logits [B,T,V]; keep True on real tokens."""
+        memory = self.encode(source, source_keep)
+        return self.head(self.decode(target, memory, source_keep, target_keep))
+
+    def encode(self, source: SourceIds, keep: SourceKeep | None = None) -> Memory:
+        """The source [B,S] as memory [B,S,D]. Raises UserError when it is longer than the model's positions."""
+        positions, keys = positions_of(keep, source.shape[1], 0, source.device)
+        refuse_too_long(self.config, source.shape[1])
+        return self.encoder(self.embed(source, positions), positions, keys, mask=Mask(keep=keep))
+
+    def decode(
+        self,
+        ids: Ids,
+        memory: Memory,
+        memory_keep: SourceKeep | None = None,
+        keep: Keep | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> States:
+        """Target ids [B,T] to states [B,T,D] before the head. keep [B,K], K = cache.length + T. With a cache, the memory's keys and values
+        are computed at the first call and then remembered."""
+        positions, keys = positions_of(keep, ids.shape[1], past(cache), ids.device)
+        refuse_too_long(self.config, keys.shape[1])
+        x = self.embed_target(ids, positions)
+        side = {"mask": Mask(causal=True, keep=keep), "memory": memory, "memory_mask": Mask(keep=memory_keep)}
+        return self.decoder(x, positions, keys, cache, **side)
+
+    def new_cache(self) -> KeyValueCache:
+        """An empty cache for generation."""
+        return KeyValueCache(len(self.decoder.blocks))

@@ -1,0 +1,160 @@
+"""A model folder: config.json, model.safetensors, tokenizer.json, in the layout of Hugging Face.
+
+A model whose shape a foreign family has is written under that family's names, so `transformers` loads it without this library; another keeps
+our names and its config.json and model card say so. Names and shapes are checked against the config before anything is allocated.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pellucid.errors import DataError, did_you_mean
+from pellucid.models.build import FAMILIES
+from pellucid.models.config import ModelConfig
+from pellucid.models.pretrained import gpt2, llama
+from pellucid.models.pretrained.mapping import shapes_of_theirs, to_ours, to_theirs
+from pellucid.records import from_dict
+from pellucid.text.tokenizer import Tokenizer
+
+FOREIGN: dict[str, ModuleType] = {family.MODEL_TYPE: family for family in (llama, gpt2)}
+OWN_PREFIX = "pellucid-"
+
+
+def save(model: nn.Module, folder: Path, tokenizer: Tokenizer | None = None, card: str = "") -> None:
+    """Writes the folder. Weights are saved in float32, tied ones once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config: ModelConfig = model.config  # type: ignore[assignment]
+    family = next((f for f in FOREIGN.values() if f.fits(config)), None)
+    tensors = {name: p.detach().float().cpu().contiguous() for name, p in model.named_parameters()}
+    tensors = to_theirs(family.rows(config), tensors) if family else tensors
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    ids = {f"{name}_token_id": getattr(config, f"{name}_id") for name in ("pad", "bos", "eos")}
+    _write(folder / "config.json", _config_json(config, family) | ids)
+    _write(folder / "generation_config.json", ids)
+    if tokenizer is not None:
+        tokenizer.save(folder / "tokenizer.json")
+        _write(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, config))
+    (folder / "README.md").write_text(card or _card(config, family), encoding="utf-8")
+
+
+def load(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") -> tuple[nn.Module, Tokenizer | None]:
+    """The model, in evaluation mode, and its tokenizer if the folder has one.
+
+    Raises DataError naming the file and what is missing, unexpected, misshapen or not understood.
+    """
+    config, family = _read_config(folder / "config.json")
+    with torch.device("meta"):
+        model = FAMILIES[config.family][0](config)
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    rows = family.rows(config) if family else None
+    expected = shapes_of_theirs(rows, shapes) if rows else {name: tuple(shape) for name, shape in shapes.items()}
+    tensors = _read_tensors(folder / "model.safetensors", expected, getattr(family, "tidy", None), dtype, device)
+    model.load_state_dict(to_ours(rows, tensors, shapes) if rows else tensors, assign=True)
+    has_tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")) or any(folder.glob("tok*.bin"))
+    tokenizer = Tokenizer.load(folder) if has_tokenizer else None
+    if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
+        sizes = f"the tokenizer knows {tokenizer.vocab_size} tokens, the model {config.vocab_size}"
+        raise DataError(f"{folder}: {sizes}", "the tokenizer belongs to another model")
+    return model.eval(), tokenizer
+
+
+def assemble(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> nn.Module:
+    """A model of ours from its config as a dictionary and its tensors under our names."""
+    record = from_dict(ModelConfig, config, where)
+    with torch.device("meta"):
+        model = FAMILIES[record.family][0](record)
+    expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    _compare(Path(where), expected, {name: tuple(t.shape) for name, t in tensors.items()})
+    model.load_state_dict(dict(tensors), assign=True)
+    return model
+
+
+def _config_json(config: ModelConfig, family: ModuleType | None) -> dict[str, Any]:
+    if family:
+        common = {"architectures": [family.ARCHITECTURE], "model_type": family.MODEL_TYPE, "vocab_size": config.vocab_size}
+        return common | family.from_config(config) | {"dtype": "float32"}
+    ours = FAMILIES[config.family][0].__name__
+    return {"architectures": [ours], "model_type": OWN_PREFIX + config.family, "pellucid": dataclasses.asdict(config)}
+
+
+def _read_config(path: Path) -> tuple[ModelConfig, ModuleType | None]:
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path.parent} is no model folder: it has no config.json", "give a run folder or a model folder") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged: {error}", "copy the model again") from None
+    kind = theirs.get("model_type", "") if isinstance(theirs, dict) else ""
+    if str(kind).startswith(OWN_PREFIX):
+        return from_dict(ModelConfig, theirs["pellucid"], str(path)), None
+    if kind not in FOREIGN:
+        known = [*FOREIGN, *(OWN_PREFIX + name for name in FAMILIES)]
+        raise DataError(f"{path}: models of type {kind!r} cannot be read yet", did_you_mean(str(kind), known))
+    try:
+        return FOREIGN[kind].to_config(theirs), FOREIGN[kind]
+    except KeyError as error:
+        raise DataError(f"{path}: field {error} is missing", "copy the model again") from None
+
+
+def _read_tensors(
+    path: Path, expected: Mapping[str, tuple[int, ...]], tidy: Any, dtype: torch.dtype | None, device: str
+) -> dict[str, Tensor]:
+    """The tensors of a file under the names `expected` has, once all names and shapes are known to fit."""
+    try:
+        with safe_open(path, "pt", device=device) as file:
+            names = {(tidy(name) if tidy else name): name for name in file.keys()}
+            names.pop(None, None)
+            found = {name: tuple(file.get_slice(theirs).get_shape()) for name, theirs in names.items()}
+            _compare(path, expected, found)
+            return {name: file.get_tensor(theirs).to(dtype) for name, theirs in names.items()}
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist", "a model folder holds config.json and model.safetensors") from None
+    except SafetensorError as error:
+        raise DataError(f"{path} is damaged: {error}", "copy or train the model again") from None
+
+
+def _compare(path: Path, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+    wrong = [f"missing: {name} {list(expected[name])}" for name in expected.keys() - found.keys()]
+    wrong += [f"unexpected: {name} {list(found[name])}" for name in found.keys() - expected.keys()]
+    wrong += [
+        f"{name} has shape {list(found[name])}, config.json asks for {list(expected[name])}"
+        for name in expected.keys() & found.keys()
+        if expected[name] != found[name]
+    ]
+    if wrong:
+        more = f"\n  … and {len(wrong) - 12} more" if len(wrong) > 12 else ""
+        raise DataError(f"{path} does not fit its config.json:\n  " + "\n  ".join(sorted(wrong)[:12]) + more)
+
+
+def _tokenizer_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any]:
+    names = {"pad": tokenizer.pad_id, "bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "unk": tokenizer.unk_id}
+    specials = {f"{name}_token": tokenizer.tokens([i])[0] for name, i in names.items() if i is not None}
+    fixed = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    return fixed | {"model_max_length": config.max_length} | specials
+
+
+def _card(config: ModelConfig, family: ModuleType | None) -> str:
+    s = config.stack
+    sizes = f"{s.n_layers} layers, d_model {s.d_model}, {s.n_heads} heads, vocabulary {config.vocab_size}"
+    how = (
+        f'Loads in `transformers`: `AutoModelForCausalLM.from_pretrained("…")` gives a `{family.ARCHITECTURE}`.'
+        if family
+        else "Tensor names are Pellucid's own: `transformers` has no table for this shape. Load it with `pellucid.load`."
+    )
+    return f"---\nlibrary_name: pellucid\n---\n\n# A {config.family} trained with Pellucid\n\n{sizes}.\n\n{how}\n"
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,101 @@
+"""What attention remembers: keys and values of the past, and those of a memory, which are computed once.
+
+State lives with its user: generation makes a cache, passes it to the model and reorders it when beams move.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+Compute = Callable[[], tuple[Tensor, Tensor]]
+
+
+class Growing:
+    """Keys and values of one layer's own past, [B,G,T,C] each; room is doubled when it runs out."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._room: tuple[Tensor, Tensor] | None = None
+
+    def recall(self, compute: Compute) -> tuple[Tensor, Tensor]:
+        """Computes keys and values of the new tokens, appends them, returns all."""
+        new = compute()
+        start, self.length = self.length, self.length + new[0].shape[2]
+        if self._room is None or self._room[0].shape[2] < self.length:
+            self._room = tuple(self._grown(i, x, start) for i, x in enumerate(new))  # type: ignore[assignment]
+        for room, x in zip(self._room, new, strict=True):
+            room[:, :, start : self.length] = x
+        return self._room[0][:, :, : self.length], self._room[1][:, :, : self.length]
+
+    def _grown(self, which: int, new: Tensor, used: int) -> Tensor:
+        room = new.new_empty(*new.shape[:2], max(64, 2 * self.length), new.shape[3])
+        if self._room is not None:
+            room[:, :, :used] = self._room[which][:, :, :used]
+        return room
+
+    def select(self, rows: Tensor) -> None:
+        if self._room is not None:
+            self._room = (self._room[0][rows], self._room[1][rows])
+
+
+class Fixed:
+    """Keys and values of a memory: computed at the first call, then returned."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, Tensor] | None = None
+
+    def recall(self, compute: Compute) -> tuple[Tensor, Tensor]:
+        """Returns what is kept; computes it the first time."""
+        if self._kept is None:
+            self._kept = compute()
+        return self._kept
+
+    def select(self, rows: Tensor) -> None:
+        if self._kept is not None:
+            self._kept = (self._kept[0][rows], self._kept[1][rows])
+
+
+@dataclass
+class LayerCache:
+    """One layer's two slots; None = do not remember."""
+
+    own: Growing | None = field(default_factory=Growing)
+    memory: Fixed | None = field(default_factory=Fixed)
+
+
+NO_CACHE = LayerCache(None, None)
+
+
+class KeyValueCache:
+    """One `LayerCache` per layer. `length` = tokens remembered."""
+
+    def __init__(self, n_layers: int) -> None:
+        self.layers = [LayerCache() for _ in range(n_layers)]
+
+    @property
+    def length(self) -> int:
+        own = self.layers[0].own if self.layers else None
+        return own.length if own else 0
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows of the batch, in this order, repeats allowed (int64 [B'])."""
+        for layer in self.layers:
+            for slot in (layer.own, layer.memory):
+                if slot is not None:
+                    slot.select(rows)
+
+
+def past(cache: KeyValueCache | None) -> int:
+    """Tokens already remembered; 0 without a cache."""
+    return 0 if cache is None else cache.length
+
+
+def positions_of(keep: Tensor | None, n_new: int, n_past: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Position ids of the new tokens [B|1,T] and of all keys [B|1,K]: counted over real tokens, so padding on either side shifts nothing."""
+    if keep is None:
+        keys = torch.arange(n_past + n_new, device=device).unsqueeze(0)
+    else:
+        keys = (keep.long().cumsum(-1) - 1).clamp_(min=0)
+    return keys[:, n_past:], keys

@@ -1,0 +1,65 @@
+"""Heads: what a family says about its states. Logits tied to the embedding or free, masked words, classes."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pellucid.parts.embeddings import Tokens
+from pellucid.parts.shapes import States
+
+
+class FreeHead(nn.Module):
+    """A matrix of its own, with or without bias."""
+
+    def __init__(self, d_model: int, vocab_size: int, bias: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
+        self.bias = nn.Parameter(torch.zeros(vocab_size)) if bias else None
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[…,D] to logits […,V]."""
+        return F.linear(states, self.weight, self.bias)
+
+
+class TiedHead(nn.Module):
+    """The embedding's own table, transposed (Press & Wolf 2017), with or without a bias of its own."""
+
+    def __init__(self, tokens: Tokens, bias: bool = False) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(tokens.weight.shape[0])) if bias else None
+        self._tokens = (tokens,)  # in a tuple: the table belongs to the embedding and is listed once
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[…,D] to logits […,V]."""
+        return F.linear(states, self._tokens[0].table(), self.bias)
+
+
+def make_head(tokens: Tokens, tied: bool, bias: bool) -> nn.Module:
+    """The head a config names, for the vocabulary of `tokens`."""
+    return TiedHead(tokens, bias) if tied else FreeHead(tokens.weight.shape[1], tokens.weight.shape[0], bias)
+
+
+class MaskedWordHead(nn.Module):
+    """BERT's: logits(norm(gelu(dense(x)))), tied, with a free bias (Devlin et al. 2019)."""
+
+    def __init__(self, tokens: Tokens, norm: nn.Module) -> None:
+        super().__init__()
+        d_model = tokens.weight.shape[1]
+        self.dense, self.norm, self.logits = nn.Linear(d_model, d_model), norm, TiedHead(tokens, bias=True)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[…,D] to logits […,V]."""
+        return self.logits(self.norm(F.gelu(self.dense(states))))
+
+
+class Pooler(nn.Module):
+    """tanh(dense(first token)): BERT's pooled vector of a text."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(d_model, d_model)
+
+    def forward(self, states: States) -> Tensor:
+        """[B,T,D] to [B,D]."""
+        return torch.tanh(self.dense(states[:, 0]))

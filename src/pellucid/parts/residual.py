@@ -1,0 +1,21 @@
+"""x + f(x), with the norm before f or after the sum."""
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """Pre-norm: x + dropout(f(norm(x))) (Xiong et al. 2020). Post-norm: norm(x + dropout(f(x))) (Vaswani et al. 2017, section 3.1).
+
+    The slot that is not used is Identity, so forward never asks which it is.
+    """
+
+    def __init__(self, branch: nn.Module, norm: nn.Module, place: Literal["pre", "post"], dropout: float = 0.0) -> None:
+        super().__init__()
+        self.branch, self.dropout = branch, nn.Dropout(dropout)
+        self.norm_in, self.norm_out = (norm, nn.Identity()) if place == "pre" else (nn.Identity(), norm)
+
+    def forward(self, x: Tensor, **side: Any) -> Tensor:
+        """`side` goes to the branch as it is."""
+        return self.norm_out(x + self.dropout(self.branch(self.norm_in(x), **side)))
