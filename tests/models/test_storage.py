@@ -68,8 +68,9 @@ def test_we_load_a_llama_of_transformers(tied: bool, tmp_path: Path) -> None:
 def test_we_load_a_gpt2_of_transformers_also_under_its_first_names(tmp_path: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    sizes = {"vocab_size": 31, "n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 4}
     torch.manual_seed(0)
-    theirs = GPT2LMHeadModel(GPT2Config(31, 32, 24, 2, 4, initializer_range=0.3, bos_token_id=0, eos_token_id=0)).eval()
+    theirs = GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.3, bos_token_id=0, eos_token_id=0)).eval()
     theirs.save_pretrained(tmp_path)
     batch = torch.randint(0, 31, (2, 20))
     with torch.no_grad():

@@ -58,7 +58,7 @@ def load(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") ->
     rows = family.rows(config) if family else None
     expected = shapes_of_theirs(rows, shapes) if rows else {name: tuple(shape) for name, shape in shapes.items()}
     tensors = _read_tensors(folder / "model.safetensors", expected, getattr(family, "tidy", None), dtype, device)
-    model.load_state_dict(to_ours(rows, tensors, shapes) if rows else tensors, assign=True)
+    _put(model, to_ours(rows, tensors, shapes) if rows else tensors)
     has_tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")) or any(folder.glob("tok*.bin"))
     tokenizer = Tokenizer.load(folder) if has_tokenizer else None
     if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
@@ -74,8 +74,13 @@ def assemble(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: st
         model = FAMILIES[record.family][0](record)
     expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
     _compare(Path(where), expected, {name: tuple(t.shape) for name, t in tensors.items()})
-    model.load_state_dict(dict(tensors), assign=True)
+    _put(model, tensors)
     return model
+
+
+def _put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Makes these tensors the parameters; names are known to be complete, and a shared part goes by its first name."""
+    model.load_state_dict(dict(tensors), assign=True, strict=False)
 
 
 def _config_json(config: ModelConfig, family: ModuleType | None) -> dict[str, Any]:

@@ -1,0 +1,40 @@
+# make demo: environment, training, evaluation, translations. make test: everything. Both start from a fresh clone with Python 3.11+ alone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+RUN ?= runs/dates
+ENVIRONMENT = $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/.installed
+	@test -f $(RUN)/model/model.safetensors || $(BIN)/pellucid train dates --out $(RUN)
+	$(BIN)/pellucid evaluate $(RUN)
+	$(BIN)/pellucid generate $(RUN) "de|3. Oktober 1990" "en|Tuesday, March 5th 2024" "ja|2024年3月5日" "21 juillet 1969"
+	$(BIN)/pellucid generate $(RUN) "fr|14 juillet 1989" --align
+	@echo
+	@echo "What to try next:"
+	@echo "  $(BIN)/pellucid generate $(RUN) \"es|1 de mayo de 2001\"      your own dates"
+	@echo "  $(BIN)/pellucid train pairs --data your-pairs.tsv        your own pairs: two columns, source and target"
+	@echo "  $(BIN)/pellucid train text --data your-text.txt          a language model on your own text"
+	@echo "  $(BIN)/pellucid train --help                             every recipe"
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m "not gpu"
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy src
+	$(BIN)/python -m pytest -q -m "not gpu and not slow"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(ENVIRONMENT) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt
+	$(ENVIRONMENT) -e ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

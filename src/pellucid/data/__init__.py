@@ -1,0 +1,1 @@
+"""Files to batches; a batch is a pure function of (seed, step)."""

@@ -1,0 +1,126 @@
+"""What is said: requests, texts under way, finished hypotheses, and the rules that every search keeps to."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import DataError, UserError
+from pellucid.generation.options import GenerationOptions
+from pellucid.generation.sampling import forbid, penalise
+from pellucid.models.config import ModelConfig
+
+
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer here; pellucid.text.tokenizer.Tokenizer has it."""
+
+    def decode(self, ids: list[int]) -> str:
+        """Ids to text, special tokens left out."""
+        ...
+
+    def stream(self) -> Any:
+        """An object with push(id) -> newly finished text, and finish() -> the rest."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """One input. index: its place among the inputs; limit: how many tokens may be said after the forced
+    prefix.
+    """
+
+    index: int
+    ids: tuple[int, ...]
+    prefix: tuple[int, ...]
+    limit: int
+    before: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What was said. ids: forced prefix and chosen tokens, without <eos>.
+
+    score: log-probability / length**length_penalty, in nats, over the chosen tokens (<eos> counts, the forced
+    prefix does not); without temperature, top-k and top-p. finished: it ended by <eos> or a stop string, not
+    by the limit. text: where a tokenizer was given, cut before the stop string.
+    """
+
+    ids: list[int]
+    score: float
+    finished: bool
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A text under way: the tokens chosen after the prefix, and their log-probability in nats."""
+
+    request: Request
+    chosen: tuple[int, ...] = ()
+    log_probability: float = 0.0
+
+    def plus(self, token: int, log_probability: float) -> "Partial":
+        """This text and one more token. Raises DataError when the model's output is not a number."""
+        if math.isnan(log_probability):
+            raise DataError(
+                "the model's output is not a number", "its weights are damaged, or overflow in this precision"
+            )
+        return Partial(self.request, (*self.chosen, token), self.log_probability + log_probability)
+
+
+class Rules:
+    """What holds for greedy, sampling and beams alike: which tokens may be said, when a text has ended, what
+    it scores.
+    """
+
+    def __init__(self, options: GenerationOptions, config: ModelConfig, tokenizer: Tokenizer | None) -> None:
+        if options.stop and tokenizer is None:
+            raise UserError("stop strings need a tokenizer", "give one, or end at <eos> only")
+        self.options, self.tokenizer = options, tokenizer
+        self.eos = config.eos_id
+        self.banned = [token for token in {config.pad_id, config.bos_id} - {None, self.eos} if token is not None]
+
+    def log_probabilities(self, logits: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
+        """Logits [B,V] to log-probabilities [B,V]: <pad> and <bos> are never said; the repetition penalty
+        counts the tokens in `said`.
+        """
+        logits = penalise(logits, said, self.options.repetition_penalty)
+        return torch.log_softmax(forbid(logits, self.banned), dim=-1)
+
+    def ended(self, partial: Partial) -> bool:
+        """The last token is <eos>, or the text now holds a stop string."""
+        return partial.chosen[-1] == self.eos or (bool(self.options.stop) and self._cut(partial)[1])
+
+    def score(self, log_probability: float, length: int) -> float:
+        """log-probability / length**length_penalty."""
+        return log_probability / max(1, length) ** self.options.length_penalty
+
+    def hypothesis(self, partial: Partial, finished: bool) -> Hypothesis:
+        """The text as it is handed out."""
+        text = self._cut(partial)[0] if self.tokenizer is not None else None
+        score = self.score(partial.log_probability, len(partial.chosen))
+        return Hypothesis(self._ids(partial), score, finished, text)
+
+    def _ids(self, partial: Partial) -> list[int]:
+        ids = partial.chosen[:-1] if partial.chosen and partial.chosen[-1] == self.eos else partial.chosen
+        return [*partial.request.prefix, *ids]
+
+    def _cut(self, partial: Partial) -> tuple[str, bool]:
+        """The text up to its first stop string after the prefix, and whether there is one."""
+        assert self.tokenizer is not None
+        begun, forced = edges(partial.request, self.tokenizer)
+        text = self.tokenizer.decode([*partial.request.before, *self._ids(partial)])
+        places = [place for stop in self.options.stop if (place := text.find(stop, forced)) >= 0]
+        return text[begun : min(places, default=len(text))], bool(places)
+
+
+def edges(request: Request, tokenizer: Tokenizer) -> tuple[int, int]:
+    """In characters of the decoded whole: where what is handed out begins (after the prompt), and where the
+    forced prefix ends.
+    """
+    before, prefix = list(request.before), list(request.prefix)
+    begun = len(tokenizer.decode(before)) if before else 0
+    return begun, len(tokenizer.decode(before + prefix)) if prefix else begun

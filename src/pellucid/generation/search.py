@@ -1,0 +1,210 @@
+"""How a model speaks: greedy, sampling or beams, for any number of inputs of any length.
+
+Inputs are sorted by length and batched inside; results come back in order and do not depend on what else is
+in the batch: padding is masked, each text draws from random numbers of its own, and texts that have ended
+leave the batch. `generate` returns when all is said, and calls `on_token` on the way; `stream` is an iterator
+over the text of one input.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.errors import DataError, UserError
+from pellucid.generation.beam import beam_search
+from pellucid.generation.hypotheses import Hypothesis, Partial, Request, Rules, Tokenizer, edges
+from pellucid.generation.options import GenerationOptions
+from pellucid.generation.sampling import dice, draw, only_top_k, only_top_p
+from pellucid.generation.speakers import Speaker, speaker_of
+from pellucid.models.config import ModelConfig
+
+BATCH_TOKENS = 32768
+"""Tokens, of inputs and of room for outputs times beams, that are held in memory at a time."""
+
+Ids = Sequence[int]
+Event = tuple[int, int | list[Hypothesis]]  # the input's index, and a token or, at its end, the hypotheses
+
+
+def generate(
+    model: nn.Module,
+    inputs: Sequence[Ids],
+    options: GenerationOptions = GenerationOptions(),  # noqa: B008 (frozen)
+    tokenizer: Tokenizer | None = None,
+    prefixes: Sequence[Ids] | None = None,
+    on_token: Callable[[int, int], None] | None = None,
+    first_index: int = 0,
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[list[Hypothesis]]:
+    """Completions of prompts (GPT) or answers to sources (Seq2Seq), given as ids: per input up to `n_best`
+    hypotheses, the best first.
+
+    prefixes: ids that each output must start with; they are part of the result. tokenizer: fills
+    `Hypothesis.text`; needed for stop strings. on_token(index, token) is called for each new token but <eos>,
+    with beams when an input is decided. first_index: the place of the first input in a longer list that is
+    handed over in pieces, so that sampling is the same as in one piece. Raises UserError for options that
+    contradict each other and DataError for inputs that the model cannot read.
+    """
+    requests = _requests(model, inputs, prefixes, options, first_index)
+    results: list[list[Hypothesis]] = [[] for _ in inputs]
+    with evaluating(model):
+        for index, said in _events(model, requests, options, tokenizer, batch_tokens):
+            if isinstance(said, list):
+                results[index - first_index] = said
+            elif on_token is not None:
+                on_token(index, said)
+    return results
+
+
+def stream(
+    model: nn.Module,
+    ids: Ids,
+    tokenizer: Tokenizer,
+    options: GenerationOptions = GenerationOptions(),  # noqa: B008 (frozen)
+    prefix: Ids = (),
+) -> Iterator[str]:
+    """The text of one completion or answer, piece by piece as it is said; with beams at the end. It starts
+    with the forced prefix.
+
+    What may be the beginning of a stop string is held back until it is clear that it is none.
+    """
+    requests = _requests(model, [ids], [prefix], options)
+    begun, forced = edges(requests[0], tokenizer)
+    pieces, given = tokenizer.stream(), begun
+    text = "".join(pieces.push(token) for token in (*requests[0].before, *prefix))
+    tail = max(map(len, options.stop), default=1) - 1
+    with evaluating(model):
+        for _, said in _events(model, requests, options, tokenizer, BATCH_TOKENS):
+            text += pieces.push(said) if isinstance(said, int) else pieces.finish()
+            places = [place for stop in options.stop if (place := text.find(stop, forced)) >= 0]
+            safe = len(text) if isinstance(said, list) else max(len(text) - tail, min(forced, len(text)))
+            safe = min(places, default=safe)
+            if safe > given:
+                yield text[given:safe]
+                given = safe
+            if places:
+                return
+
+
+def speak(speaker: Speaker, requests: list[Request], rules: Rules) -> Iterator[Event]:
+    """One text per request, greedily (temperature 0) or by sampling: each token as it is chosen, at its end
+    the hypothesis.
+    """
+    living = [Partial(request) for request in requests]
+    numbers = {request.index: dice(rules.options.seed, request.index) for request in requests}
+    said: list[int] | None = None
+    while living:
+        log_probabilities = rules.log_probabilities(speaker.next_logits(said), speaker.history)
+        tokens = _choose(log_probabilities, rules.options, [numbers[partial.request.index] for partial in living])
+        chances = log_probabilities.gather(-1, tokens[:, None]).squeeze(-1).tolist()
+        rows: list[int] = []
+        for row, (token, chance) in enumerate(zip(tokens.tolist(), chances, strict=True)):
+            living[row] = partial = living[row].plus(token, chance)
+            if token != rules.eos:
+                yield partial.request.index, token
+            ended = rules.ended(partial)
+            if ended or len(partial.chosen) >= partial.request.limit:
+                yield partial.request.index, [rules.hypothesis(partial, ended)]
+            else:
+                rows.append(row)
+        speaker.select(rows)
+        living = [living[row] for row in rows]
+        said = [partial.chosen[-1] for partial in living]
+
+
+def _choose(log_probabilities: Tensor, options: GenerationOptions, generators: list[torch.Generator]) -> Tensor:
+    if options.temperature == 0:
+        return log_probabilities.argmax(-1)
+    scores = only_top_k(log_probabilities / options.temperature, options.top_k)
+    uniform = torch.cat([torch.rand(1, generator=generator) for generator in generators])
+    return draw(only_top_p(scores, options.top_p), uniform.to(scores.device))
+
+
+def _events(
+    model: nn.Module,
+    requests: list[Request],
+    options: GenerationOptions,
+    tokenizer: Tokenizer | None,
+    batch_tokens: int,
+) -> Iterator[Event]:
+    """All batches, one after the other."""
+    config: ModelConfig = model.config  # type: ignore[assignment]
+    rules, speaker_type = Rules(options, config, tokenizer), speaker_of(model)
+    for batch in _batches(requests, options.beam, batch_tokens):
+        speaker = speaker_type(model, [request.ids for request in batch], [request.prefix for request in batch])
+        if options.beam == 1:
+            yield from speak(speaker, batch, rules)
+            continue
+        for index, best in beam_search(speaker, batch, rules):
+            yield from ((index, token) for token in best[0].ids[len(_by_index(batch, index).prefix) :])
+            yield index, best
+
+
+def _by_index(batch: list[Request], index: int) -> Request:
+    return next(request for request in batch if request.index == index)
+
+
+def _batches(requests: list[Request], beam: int, batch_tokens: int) -> Iterator[list[Request]]:
+    """Requests of like length together, the longest first, as many as fit into `batch_tokens`; at least one."""
+    batch: list[Request] = []
+    widest = 0
+    for request in sorted(requests, key=lambda request: (-len(request.ids), request.index)):
+        width = len(request.ids) + len(request.prefix) + request.limit
+        widest = max(widest, width)
+        if batch and (len(batch) + 1) * beam * widest > batch_tokens:
+            yield batch
+            batch, widest = [], width
+        batch.append(request)
+    if batch:
+        yield batch
+
+
+def _requests(
+    model: nn.Module,
+    inputs: Sequence[Ids],
+    prefixes: Sequence[Ids] | None,
+    options: GenerationOptions,
+    first_index: int = 0,
+) -> list[Request]:
+    """Checked inputs. Raises what `generate` raises."""
+    _check(options)
+    prefixes = [()] * len(inputs) if prefixes is None else prefixes
+    if len(prefixes) != len(inputs):
+        raise UserError(f"there are {len(inputs)} inputs and {len(prefixes)} prefixes", "give one prefix per input")
+    config: ModelConfig = model.config  # type: ignore[assignment]
+    requests, speaker = [], speaker_of(model)
+    for index, (ids, prefix) in enumerate(zip(inputs, prefixes, strict=True), start=first_index):
+        try:
+            room = speaker.room(config, ids, prefix)
+        except DataError as error:
+            raise DataError(f"input {index + 1} {error.problem}", error.remedy) from None
+        before = tuple(ids) if speaker.goes_on else ()
+        requests.append(Request(index, tuple(ids), tuple(prefix), int(min(options.max_new, room)), before))
+    return requests
+
+
+def _check(options: GenerationOptions) -> None:
+    """Raises UserError where options are out of range or contradict each other."""
+    o = options
+    if o.beam > 1 and o.temperature > 0:
+        raise UserError("a beam search does not sample", "choose beam 1 or temperature 0")
+    if not 1 <= o.n_best <= o.beam:
+        raise UserError(f"n_best is {o.n_best}, beam {o.beam}", "n_best must be between 1 and beam")
+    limits = {"max_new": o.max_new >= 1, "temperature": o.temperature >= 0, "top_k": o.top_k >= 0, "top_p": o.top_p > 0}
+    wrong = [name for name, right in (limits | {"repetition_penalty": o.repetition_penalty > 0}).items() if not right]
+    if wrong or "" in o.stop:
+        name = wrong[0] if wrong else "stop"
+        raise UserError(f"generation.{name} cannot be {getattr(o, name)!r}", "see `pellucid generate --help`")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off meanwhile; afterwards each module is as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

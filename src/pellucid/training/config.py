@@ -1,0 +1,63 @@
+"""How a run learns: one frozen record, every field with its unit. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pellucid.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """`batch_tokens` (pairs: source + target) or `batch_size` windows of `length` tokens (text) are seen per
+    step; `accumulate` splits that batch.
+
+    Times are in steps; `evaluate_every` and `checkpoint_every` 0 = only at the end. `muon_lr` 0 = as `lr`.
+    `final_lr`, `decay`: where the schedule ends, as a share of the peak, and the share of the steps that a
+    trapezoid falls. `clip`: largest norm of the gradient, 0 = any. `ema`: 0 = none, else about 0.999.
+    `average`: mean of the weights of the last N checkpoints, taken if it is better than the best; `patience`:
+    evaluations without a better `metric` before stopping, 0 = never. `evaluate_limit`: held-out pairs or windows
+    that an evaluation during training looks at, 0 = all. `keep`: newest checkpoints kept, besides
+    the best. `threads` 0 = as many as torch takes.
+    """
+
+    steps: int = 1000
+    batch_tokens: int = 4096
+    batch_size: int = 16
+    length: int = 256
+    accumulate: int = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    lr: float = 1e-3
+    muon_lr: float = 0.0
+    schedule: Literal["cosine", "linear", "constant", "inverse-sqrt", "trapezoid"] = "cosine"
+    warmup: int = 100
+    final_lr: float = 0.1
+    decay: float = 0.2
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    average: int = 0
+    patience: int = 0
+    metric: Literal["loss", "exact_match", "bleu", "chrf"] = "loss"
+    evaluate_every: int = 250
+    evaluate_limit: int = 500
+    checkpoint_every: int = 250
+    log_every: int = 10
+    keep: int = 2
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    threads: int = 0
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        """UserError that names the field if a number cannot be meant."""
+        least = {"steps": 1, "batch_tokens": 1, "batch_size": 1, "length": 1, "accumulate": 1, "keep": 2}
+        least |= dict.fromkeys(("average", "patience", "evaluate_every", "checkpoint_every", "log_every", "warmup", "evaluate_limit"), 0)
+        least |= dict.fromkeys(("lr", "muon_lr", "weight_decay", "clip", "threads"), 0)
+        for name, low in least.items():
+            if not getattr(self, name) >= low:
+                raise UserError(f"training.{name} is {getattr(self, name)}", f"it must be at least {low}")
+        for name in ("final_lr", "decay", "ema", "label_smoothing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"training.{name} is {getattr(self, name)}", "it must be between 0 and 1")
