@@ -116,7 +116,7 @@ def test_stopped_by_a_signal_and_resumed(workshop: Workshop, number: int) -> Non
     shell, folder = workshop
     run = folder / f"stopped-{number}"
     command = [sys.executable, "-m", "pellucid.cli.main", "train", "dates", "--out", str(run)]
-    steps = ["--training.steps", "800", "--training.log-every", "1", *DATES, "--training.evaluate-every", "0"]
+    steps = ["--training.steps", "300", "--training.log-every", "1", *DATES, "--training.evaluate-every", "0"]
     process = subprocess.Popen(
         [*command, *steps],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -129,10 +129,10 @@ def test_stopped_by_a_signal_and_resumed(workshop: Workshop, number: int) -> Non
     process.send_signal(number)
     err = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 75 and f"pellucid resume {run}" in err and "Traceback" not in err
-    assert '"step": 800,' not in metrics.read_text(encoding="utf-8")
+    assert '"step": 300,' not in metrics.read_text(encoding="utf-8")
     assert shell("generate", str(run), "May 3", "--max-new", "3").returncode == 0, "a stopped run can be looked at"
     assert shell("resume", str(run)).returncode == 0
-    assert '"step": 800,' in metrics.read_text(encoding="utf-8")
+    assert '"step": 300,' in metrics.read_text(encoding="utf-8")
 
 
 def test_verify_resume(shell: Shell) -> None:

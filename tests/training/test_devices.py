@@ -1,6 +1,7 @@
 """Choices are made once, change nothing in the model, and come back as they were written."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from pellucid.training.config import TrainingConfig
 
 
 def machine_settings() -> tuple[int, str]:
-    return torch.get_num_threads(), torch.backends.mkldnn.matmul.fp32_precision
+    backend: Any = torch.backends.mkldnn
+    return torch.get_num_threads(), backend.matmul.fp32_precision
 
 
 def test_choosing_leaves_no_trace(toy, monkeypatch):
@@ -50,7 +52,8 @@ def test_float32_stays_float32():
     try:
         torch.testing.assert_close(a @ b, (a.double() @ b.double()).float(), atol=1e-4, rtol=1e-5)
     finally:
-    
+        devices.set_products("plain")
+
 
 def test_a_device_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

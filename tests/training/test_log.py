@@ -20,7 +20,7 @@ def test_lines(tmp_path, terminal):
     log.open(0)
     for step in (1, 2, 3, 4):
         log.step(record(step), 10, 0.5, True)
-    log.evaluation(4, {"loss": 1.5, "bleu": float("nan")}, ["ein Hund → a dog"], True)
+    log.evaluation(4, {"loss": 1.5, "bleu": float("nan"), "signature": "13a"}, ["ein Hund → a dog"], True)
     log.close()
     log.close()
     for part in ("step 4/4", "loss 2.0000", "20 tokens/s", "12% of peak", "0:00 left", "best so far", "a dog"):
@@ -28,7 +28,8 @@ def test_lines(tmp_path, terminal):
     assert terminal or "\x1b" not in out.getvalue()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["kind"] for line in lines] == ["train"] * 4 + ["valid"]
-    assert lines[-1] == {"kind": "valid", "step": 4, "loss": 1.5, "bleu": None, "samples": ["ein Hund → a dog"]}
+    told = {"loss": 1.5, "bleu": None, "signature": "13a", "samples": ["ein Hund → a dog"]}
+    assert lines[-1] == {"kind": "valid", "step": 4, **told}
 
 
 def test_records_after_the_step_and_broken_lines_are_dropped(tmp_path):

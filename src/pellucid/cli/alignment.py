@@ -65,7 +65,7 @@ def _rows(target: Sequence[str], weights: Any, band: range) -> list[str]:
 
 
 def _characters(token: str) -> list[str]:
-    """A token as characters with their accents. A space is shown, a word's end mark not; what does not print is a dot."""
+    """A token as characters with accents. A space is shown, a word's end mark not; what does not print is a dot."""
     characters: list[str] = []
     for c in unicodedata.normalize("NFC", token.removesuffix("</w>") or token):
         if unicodedata.category(c).startswith("M") and characters:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.parts.cache import Fixed, Growing
+from pellucid.parts.dropout import drop
 from pellucid.parts.masks import Mask
 from pellucid.parts.positions import Angles, rotate
 from pellucid.parts.scores import Dot, ScaledDot, group
@@ -54,7 +55,7 @@ def attend_explicit(
     if added is not None:
         scores = scores + added
     weights = _blank(torch.softmax(scores, dim=-1), mask.seeing(n_query, n_key, q.device)).to(v.dtype)
-    mixed = group(F.dropout(weights, dropout), v) @ v
+    mixed = group(drop(weights, dropout) if dropout else weights, v) @ v
     return mixed.view(*q.shape[:3], v.shape[-1]), weights
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pellucid.parts.dropout import Dropout
 from pellucid.parts.positions import Learned
 from pellucid.parts.shapes import Ids, Positions, States
 
@@ -81,7 +82,7 @@ class Embedding(nn.Module):
     ) -> None:
         super().__init__()
         self.tokens, self.positions, self.segments = tokens, positions or Nowhere(), segments or Nowhere()
-        self.norm, self.dropout = norm or nn.Identity(), nn.Dropout(dropout)
+        self.norm, self.dropout = norm or nn.Identity(), Dropout(dropout)
         self.scale = math.sqrt(tokens.weight.shape[1]) if scaled else 1.0
 
     def forward(self, ids: Ids, positions: Positions, segments: Ids | None = None) -> States:
@@ -99,7 +100,7 @@ class Patches(nn.Module):
         self.project = nn.Conv2d(channels, d_model, patch_size, stride=patch_size)
         self.class_token = nn.Parameter(torch.zeros(1, 1, d_model))
         self.positions = Learned(n_patches + 1, d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, images: Tensor) -> States:
         """[B,channels,height,width] to [B,1+P,D], patches row by row."""

@@ -6,6 +6,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pellucid.parts.dropout import Dropout
 from pellucid.parts.config import FeedForwardKind
 from pellucid.parts.shapes import States
 
@@ -19,7 +20,7 @@ class MLP(nn.Module):
         super().__init__()
         self.up = nn.Linear(d_model, d_ff, bias)
         self.down = nn.Linear(d_ff, d_model, bias)
-        self.activation, self.dropout = activation, nn.Dropout(dropout)
+        self.activation, self.dropout = activation, Dropout(dropout)
 
     def forward(self, x: States) -> States:
         """[B,T,D] to [B,T,D], each token for itself."""
@@ -34,7 +35,7 @@ class GatedMLP(nn.Module):
         self.gate = nn.Linear(d_model, d_ff, bias)
         self.up = nn.Linear(d_model, d_ff, bias)
         self.down = nn.Linear(d_ff, d_model, bias)
-        self.activation, self.dropout = activation, nn.Dropout(dropout)
+        self.activation, self.dropout = activation, Dropout(dropout)
 
     def forward(self, x: States) -> States:
         """[B,T,D] to [B,T,D], each token for itself."""

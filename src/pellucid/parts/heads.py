@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.parts.embeddings import Tokens
+from pellucid.parts.losses import linear_cross_entropy
 from pellucid.parts.shapes import States
 
 
@@ -21,6 +22,10 @@ class FreeHead(nn.Module):
         """[…,D] to logits […,V]."""
         return F.linear(states, self.weight, self.bias)
 
+    def loss(self, states: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Summed cross-entropy in nats of states [N,D] for targets [N]; all logits are never held at once."""
+        return linear_cross_entropy(states, self.weight, self.bias, targets, label_smoothing)
+
 
 class TiedHead(nn.Module):
     """The embedding's own table, transposed (Press & Wolf 2017), with or without a bias of its own."""
@@ -33,6 +38,10 @@ class TiedHead(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """[…,D] to logits […,V]."""
         return F.linear(states, self._tokens[0].table(), self.bias)
+
+    def loss(self, states: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Summed cross-entropy in nats of states [N,D] for targets [N]; all logits are never held at once."""
+        return linear_cross_entropy(states, self._tokens[0].table(), self.bias, targets, label_smoothing)
 
 
 def make_head(tokens: Tokens, tied: bool, bias: bool) -> nn.Module:
@@ -50,7 +59,15 @@ class MaskedWordHead(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """[…,D] to logits […,V]."""
-        return self.logits(self.norm(F.gelu(self.dense(states))))
+        return self.logits(self.transform(states))
+
+    def transform(self, states: Tensor) -> Tensor:
+        """What the vocabulary is compared with […,D]."""
+        return self.norm(F.gelu(self.dense(states)))
+
+    def loss(self, states: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Summed cross-entropy in nats of states [N,D] for targets [N]."""
+        return self.logits.loss(self.transform(states), targets, label_smoothing)
 
 
 class Pooler(nn.Module):

@@ -6,7 +6,31 @@ from torch import Tensor, nn
 from pellucid.parts.config import Norm
 from pellucid.parts.shapes import Keep, States
 
-NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+
+
+class LayerNorm(nn.LayerNorm):
+    """PyTorch's, with its result in the precision that autocast asks for: cast once here, not in every projection that reads it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…,D] to […,D]."""
+        return working(super().forward(x))
+
+
+class RMSNorm(nn.RMSNorm):
+    """PyTorch's, with its result in the precision that autocast asks for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…,D] to […,D]."""
+        return working(super().forward(x))
+
+
+def working(x: Tensor) -> Tensor:
+    """x in the precision matrix products will take it in."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+NORMS = {"layer": LayerNorm, "rms": RMSNorm}
 
 
 def make_norm(norm: Norm, width: int) -> nn.Module:

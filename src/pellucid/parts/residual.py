@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from pellucid.parts.dropout import Dropout
+
 
 class Residual(nn.Module):
     """Pre-norm: x + dropout(f(norm(x))) (Xiong et al. 2020). Post-norm: norm(x + dropout(f(x))) (Vaswani et al. 2017, section 3.1).
@@ -13,7 +15,7 @@ class Residual(nn.Module):
 
     def __init__(self, branch: nn.Module, norm: nn.Module, place: Literal["pre", "post"], dropout: float = 0.0) -> None:
         super().__init__()
-        self.branch, self.dropout = branch, nn.Dropout(dropout)
+        self.branch, self.dropout = branch, Dropout(dropout)
         self.norm_in, self.norm_out = (norm, nn.Identity()) if place == "pre" else (nn.Identity(), norm)
 
     def forward(self, x: Tensor, **side: Any) -> Tensor:

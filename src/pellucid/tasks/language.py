@@ -5,7 +5,6 @@ from dataclasses import replace
 from itertools import islice
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.data.text import IGNORE, TextData
@@ -21,9 +20,9 @@ SAMPLE = 120
 
 def loss(model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy in nats summed over the targets."""
-    logits = model(batch["ids"]).flatten(0, 1).float()
-    targets = batch["targets"].flatten()
-    return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing, ignore_index=IGNORE)
+    states, targets = model.hidden(batch["ids"]), batch["targets"]  # type: ignore[operator]
+    real = targets != IGNORE
+    return model.head.loss(states[real], targets[real], label_smoothing)  # type: ignore[operator, union-attr]
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.data.files import Example
@@ -25,8 +24,7 @@ def loss(model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor
     memory = model.encode(batch["source"], batch["source_keep"])  # type: ignore[operator]
     states = model.decode(batch["target_in"], memory, batch["source_keep"])  # type: ignore[operator]
     real = batch["target_keep"]
-    logits = model.head(states[real]).float()  # type: ignore[operator]
-    return F.cross_entropy(logits, batch["target_out"][real], reduction="sum", label_smoothing=label_smoothing)
+    return model.head.loss(states[real], batch["target_out"][real], label_smoothing)  # type: ignore[operator, union-attr]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Held:
 
     def first(self, n: int | None) -> "Held":
         """The first n of them; None or 0 = all."""
-        if not n or n >= len(self.examples):
+        if not n or n >= len(self.sources):
             return self
         cut = [Ragged.of([part[i].tolist() for i in range(n)]) for part in (self.sources, self.targets)]
         return Held(self.examples[:n], *cut)

@@ -129,12 +129,11 @@ def learn_merges(
     options: dict[str, Any] = {"min_frequency": min_count, "show_progress": False}
     if kind == "bpe":
         options["end_of_word_suffix"] = END_OF_WORD
-    if kind == "byte-bpe":
-        options["initial_alphabet"] = pre_tokenizers.ByteLevel.alphabet()
     symbols = pre_tokenizers.ByteLevel.alphabet()
     if kind != "byte-bpe":
-        empty.train_from_iterator(sample, make(vocab_size=0, special_tokens=names, **options))
-        symbols = [symbol for symbol in empty.get_vocab() if symbol not in names]
+        first = Tokenizer.from_str(empty.to_str())  # once trained, it takes a literal "<pad>" for the token
+        first.train_from_iterator(sample, make(vocab_size=0, special_tokens=names, **options))
+        symbols = [symbol for symbol in first.get_vocab() if symbol not in names]
     symbols.sort(key=lambda symbol: (len(symbol) > 1, symbol))
     if vocab_size < len(names) + len(symbols):
         raise too_small(vocab_size, len(names) + len(symbols), "special tokens and single symbols of this text alone")

@@ -11,7 +11,7 @@ class TrainingConfig:
     """`batch_tokens` (pairs: source + target) or `batch_size` windows of `length` tokens (text) are seen per
     step; `accumulate` splits that batch.
 
-    Times are in steps; `evaluate_every` and `checkpoint_every` 0 = only at the end. `muon_lr` 0 = as `lr`.
+    Times are in steps; `evaluate_every` and `checkpoint_every` 0 = only at the end. `muon_lr` 0 = 4 · `lr`.
     `final_lr`, `decay`: where the schedule ends, as a share of the peak, and the share of the steps that a
     trapezoid falls. `clip`: largest norm of the gradient, 0 = any. `ema`: 0 = none, else about 0.999.
     `average`: mean of the weights of the last N checkpoints, taken if it is better than the best; `patience`:
@@ -53,8 +53,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         """UserError that names the field if a number cannot be meant."""
         least = {"steps": 1, "batch_tokens": 1, "batch_size": 1, "length": 1, "accumulate": 1, "keep": 2}
-        least |= dict.fromkeys(("average", "patience", "evaluate_every", "checkpoint_every", "log_every", "warmup", "evaluate_limit"), 0)
-        least |= dict.fromkeys(("lr", "muon_lr", "weight_decay", "clip", "threads"), 0)
+        least |= dict.fromkeys(("evaluate_every", "evaluate_limit", "checkpoint_every", "log_every", "average"), 0)
+        least |= dict.fromkeys(("patience", "warmup", "lr", "muon_lr", "weight_decay", "clip", "threads"), 0)
         for name, low in least.items():
             if not getattr(self, name) >= low:
                 raise UserError(f"training.{name} is {getattr(self, name)}", f"it must be at least {low}")

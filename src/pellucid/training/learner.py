@@ -19,7 +19,7 @@ from pellucid.training import checkpoints, ranks
 from pellucid.training.contracts import Run, State
 from pellucid.training.ema import Ema, mean
 from pellucid.training.optimizers import Optimizer
-from pellucid.training.seeds import mix
+from pellucid.training.seeds import seed
 
 
 class Learner:
@@ -106,7 +106,7 @@ class Learner:
         metrics: dict[str, float] = {}
         samples: list[str] = []
         run.model.eval()
-        torch.manual_seed(mix(run.seed, self.state.step, -1))
+        seed(self.device, run.seed, self.state.step, -1)
         if ranks.rank() == 0:
             with run.choices.autocast():
                 metrics, samples = run.task.evaluate(run.model), run.task.samples(run.model)

@@ -102,10 +102,11 @@ class Log:
         else:
             self.note(line)
 
-    def evaluation(self, step: int, metrics: Mapping[str, float], samples: Sequence[str], best: bool) -> None:
+    def evaluation(self, step: int, metrics: Mapping[str, Any], samples: Sequence[str], best: bool) -> None:
         """After an evaluation: what came out, and some of what the model says now."""
         self._write({"kind": "valid", "step": step, **metrics, "samples": list(samples)})
-        told = " · ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
+        told = " · ".join(f"{name} {value:.4f}" for name, value in numbers.items())
         self.note(f"step {step:,}: {told}{' · best so far' if best else ''}")
         for sample in samples:
             self.note(f"    {sample}")

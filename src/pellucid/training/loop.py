@@ -16,14 +16,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-import torch
 from torch import Tensor, nn
 
 from pellucid.errors import DataError
 from pellucid.training import blackbox, checkpoints, devices, ranks, schedules
 from pellucid.training.contracts import Batch, Data, Outcome, Run, State, Task
 from pellucid.training.learner import Learner
-from pellucid.training.seeds import mix
+from pellucid.training.seeds import seed
 
 __all__ = ["Batch", "Data", "Outcome", "Run", "State", "Task", "train"]
 
@@ -92,7 +91,7 @@ def gradient(learner: Learner, micro: Batch, index: int, targets: int) -> Tensor
     The random numbers depend on where it stands, on nothing before.
     """
     run = learner.run
-    torch.manual_seed(mix(run.seed, learner.state.step, index, ranks.rank()))
+    seed(learner.device, run.seed, learner.state.step, index, ranks.rank())
     with run.choices.autocast():
         loss = run.task.loss(run.model, micro) / targets
     loss.backward()

@@ -52,6 +52,9 @@ def _at_edge(path: str) -> bool:
     return any("embed" in part or part.endswith("head") or part == "classifier" for part in path.split("."))
 
 
+MUON_OVER_ADAMW = 4  # the best rates of each on characters of Shakespeare, d_model 128, 300 steps: 8e-3 and 2e-3
+
+
 class Optimizer:
     """AdamW, and Muon for the inner matrices if chosen, driven together: one `step`, one set of named state
     tensors.
@@ -70,7 +73,7 @@ class Optimizer:
         if any(group["params"] for group in sets):
             self.parts.append(torch.optim.AdamW(sets, lr=config.lr, betas=config.betas, fused=_fused(model)))
         if use_muon:
-            lr = config.muon_lr or config.lr
+            lr = config.muon_lr or MUON_OVER_ADAMW * config.lr
             self.parts.append(Muon(list(found["matrix"].values()), lr, config.weight_decay, precision))
         self.peaks = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
