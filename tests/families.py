@@ -17,12 +17,20 @@ IDS = {"pad_id": 0, "bos_id": 1, "eos_id": 2}
 GPTS: dict[str, ModelConfig] = {
     "gpt2": ModelConfig("gpt", replace(STACK, feedforward="gelu_tanh"), VOCABULARY, 64, "learned", **IDS),
     "llama": ModelConfig("gpt", MODERN, VOCABULARY, 64, "rotary", **IDS),
-    "alibi": ModelConfig("gpt", replace(STACK, n_kv_heads=1), VOCABULARY, 64, "alibi", tied=False, head_bias=True, **IDS),
+    "alibi": ModelConfig(
+        "gpt", replace(STACK, n_kv_heads=1), VOCABULARY, 64, "alibi", tied=False, head_bias=True, **IDS
+    ),
     "t5-gpt": ModelConfig("gpt", replace(STACK, residual="post"), VOCABULARY, 64, "t5", **IDS),
 }
 SEQ2SEQS: dict[str, ModelConfig] = {
     "original": ModelConfig(
-        "seq2seq", replace(STACK, feedforward="relu", residual="post"), VOCABULARY, 64, "sinusoidal", scale_embedding=True, **IDS
+        "seq2seq",
+        replace(STACK, feedforward="relu", residual="post"),
+        VOCABULARY,
+        64,
+        "sinusoidal",
+        scale_embedding=True,
+        **IDS,
     ),
     "tutorial": ModelConfig(
         "seq2seq", STACK, VOCABULARY, 64, "learned", tied=False, head_bias=True, decoder_vocab_size=VOCABULARY, **IDS

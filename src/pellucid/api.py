@@ -78,7 +78,9 @@ class Pipeline:
     def tokenizer(self) -> Tokenizer:
         """Raises DataError for a model folder without one."""
         if self._tokenizer is None:
-            raise DataError("this model folder has no tokenizer.json", "put the tokenizer the model was trained with into it")
+            raise DataError(
+                "this model folder has no tokenizer.json", "put the tokenizer the model was trained with into it"
+            )
         return self._tokenizer
 
     def generate(
@@ -87,11 +89,13 @@ class Pipeline:
         options: GenerationOptions | None = None,
         prefix: str = "",
         on_text: Callable[[str], None] | None = None,
+        first_index: int = 0,
     ) -> list[Generated]:
         """Completions (GPT) or translations (Seq2Seq), `n_best` per text, in order; a completion does not repeat its prompt.
 
         Any number of texts of any length: they are batched inside, and none changes another's answer. prefix: what each answer starts
-        with. on_text: called with each new piece; one text and one beam only.
+        with. on_text: called with each new piece; one text and one answer only. first_index: the place of the first text in a longer list
+        handed over in pieces, so that sampling is the same as in one.
         """
         options = options or self.options
         given = [texts] if isinstance(texts, str) else list(texts)
@@ -105,7 +109,7 @@ class Pipeline:
                 pieces.append(piece)
                 on_text(piece)
             return [Generated("".join(pieces), float("nan"), True)]
-        found = generate(self.model, ids, options, self.tokenizer, [start] * len(ids))
+        found = generate(self.model, ids, options, self.tokenizer, [start] * len(ids), first_index=first_index)
         return [Generated(h.text or "", h.score, h.finished) for hypotheses in found for h in hypotheses]
 
     def stream(self, text: str, options: GenerationOptions | None = None) -> Iterator[str]:

@@ -14,8 +14,11 @@ from tests.families import close
 @st.composite
 def masks(draw: st.DrawFn, batch: int, n_query: int, n_key: int) -> Mask:
     """Any combination of constraints that fits the sizes, rows that see nothing included."""
-    bits = lambda *shape: torch.tensor(draw(st.lists(st.booleans(), min_size=1, max_size=1))) & (  # noqa: E731
-        torch.rand(*shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 99)))) < 0.6
+    bits = lambda *shape: (
+        torch.tensor(draw(st.lists(st.booleans(), min_size=1, max_size=1)))
+        & (  # noqa: E731
+            torch.rand(*shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 99)))) < 0.6
+        )
     )
     maybe = lambda make: make() if draw(st.booleans()) else None  # noqa: E731
     return Mask(

@@ -36,7 +36,9 @@ def test_every_parameter_is_trained(name: str) -> None:
         loss = loss + model.classify(torch.full((1, 4), 5)).sum()
     loss.backward()
     # a bias on keys shifts all scores of a query alike: the softmax does not feel it
-    dead = [n for n, p in model.named_parameters() if p.grad is None or (p.grad.abs().sum() < 1e-7 and "key.bias" not in n)]
+    dead = [
+        n for n, p in model.named_parameters() if p.grad is None or (p.grad.abs().sum() < 1e-7 and "key.bias" not in n)
+    ]
     assert not dead
 
 

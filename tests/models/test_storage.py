@@ -50,12 +50,20 @@ def test_transformers_loads_ours(name: str, tmp_path: Path) -> None:
 def test_we_load_a_llama_of_transformers(tied: bool, tmp_path: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"vocab_size": 31, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes = {
+        "vocab_size": 31,
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     rope = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     rope |= {"original_max_position_embeddings": 16, "rope_theta": 5000.0}
     torch.manual_seed(0)
     theirs = LlamaForCausalLM(
-        LlamaConfig(**sizes, num_key_value_heads=2, tie_word_embeddings=tied, rope_parameters=rope, initializer_range=0.3)
+        LlamaConfig(
+            **sizes, num_key_value_heads=2, tie_word_embeddings=tied, rope_parameters=rope, initializer_range=0.3
+        )
     ).eval()
     theirs.save_pretrained(tmp_path)
     ours, _ = storage.load(tmp_path)
@@ -96,7 +104,11 @@ def test_misfits_are_all_named(tmp_path: Path) -> None:
     save_file(tensors, file)
     with pytest.raises(DataError) as error:
         storage.load(tmp_path)
-    for part in ("missing: model.layers.0.mlp.up_proj.weight [32, 16]", "unexpected: extra", "model.norm.weight has shape [3]"):
+    for part in (
+        "missing: model.layers.0.mlp.up_proj.weight [32, 16]",
+        "unexpected: extra",
+        "model.norm.weight has shape [3]",
+    ):
         assert part in str(error.value)
 
 

@@ -84,8 +84,10 @@ def test_numbers_and_picture_agree_with_the_table(data: st.DataObject, n_query: 
     else:
         assert torch.equal((bias == 0).expand_as(dense), dense)
     seeing = mask.seeing(n_query, n_key)
-    assert dense.any(-1).all() if seeing is None else torch.equal(
-        seeing.squeeze(-1).expand(dense.shape[:3]), dense.any(-1)
+    assert (
+        dense.any(-1).all()
+        if seeing is None
+        else torch.equal(seeing.squeeze(-1).expand(dense.shape[:3]), dense.any(-1))
     )
     assert mask.draw(n_query, n_key).count("■") == int(dense.sum())
 

@@ -59,7 +59,9 @@ def test_a_kind_without_counterpart_is_refused() -> None:
 def test_attention_with_additive_score_and_widths_of_its_own() -> None:
     torch.manual_seed(0)
     attention = Attention(12, 3, widths=Widths(5, 7, 9), score=Additive(4, 4, 8, n_heads=3))
-    out = attention(torch.randn(2, 6, 5), torch.randn(2, 4, 7), torch.randn(2, 4, 9), Mask.lengths(torch.tensor([4, 2]), 4))
+    out = attention(
+        torch.randn(2, 6, 5), torch.randn(2, 4, 7), torch.randn(2, 4, 9), Mask.lengths(torch.tensor([4, 2]), 4)
+    )
     assert out.shape == (2, 6, 12)
 
 
@@ -114,7 +116,9 @@ def test_batch_norm_equals_pytorchs_and_ignores_padding() -> None:
     ours, theirs = BatchNormOverTime(6), nn.BatchNorm1d(6)
     x = torch.randn(3, 5, 6) * 2 + 1
     assert close(ours(x), theirs(x.transpose(1, 2)).transpose(1, 2))
-    assert close(ours.running_var, theirs.running_var) and close(ours.eval()(x), theirs.eval()(x.transpose(1, 2)).transpose(1, 2))
+    assert close(ours.running_var, theirs.running_var) and close(
+        ours.eval()(x), theirs.eval()(x.transpose(1, 2)).transpose(1, 2)
+    )
     keep = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] + [False] * 4])
     padded, alone = BatchNormOverTime(6), BatchNormOverTime(6)
     out = padded(x.masked_fill(~keep.unsqueeze(-1), 99.0), keep)

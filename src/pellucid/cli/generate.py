@@ -52,9 +52,10 @@ def run(argv: list[str]) -> int:
     if len(args.text) == 1 and sys.stdout.isatty() and family == "gpt" and options.beam == 1 and not args.json:
         return stream(pipeline, args.text[0], options, prefix)
     texts = iter(args.text) if args.text else stdin_lines()
-    at_once = None if options.temperature else LINES_AT_ONCE  # what is sampled depends on a text's place in the whole
-    while some := list(itertools.islice(texts, at_once)):
-        answers = pipeline.generate(some, options, prefix=prefix)
+    done = 0
+    while some := list(itertools.islice(texts, LINES_AT_ONCE)):
+        answers = pipeline.generate(some, options, prefix=prefix, first_index=done)
+        done += len(some)
         for i, text in enumerate(some):
             write(pipeline, text, answers[i * options.n_best : (i + 1) * options.n_best], args)
         sys.stdout.flush()

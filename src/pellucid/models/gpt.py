@@ -18,7 +18,9 @@ class GPT(nn.Module):
         super().__init__()
         self.config, c = config, config
         self.embed = make_embedding(c, c.vocab_size)
-        self.stack = Stack(c.stack, relative=make_relative(c.positions, c.stack, base=c.rope_base, scaling=c.rope_scaling))
+        self.stack = Stack(
+            c.stack, relative=make_relative(c.positions, c.stack, base=c.rope_base, scaling=c.rope_scaling)
+        )
         self.head = make_head(self.embed.tokens, c.tied, c.head_bias)
 
     def forward(self, ids: Ids, keep: Keep | None = None, cache: KeyValueCache | None = None) -> Logits:

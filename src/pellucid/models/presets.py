@@ -11,7 +11,9 @@ def _original(d_model: int, n_heads: int, d_ff: int, n_layers: int = 6, dropout:
     """Post-norm, sinusoidal positions, scaled embeddings shared by both sides and the head (Vaswani et al. 2017, table 3)."""
     rates = Dropout(embedding=dropout, residual=dropout)
     stack = StackConfig(d_model, n_layers, n_heads, None, d_ff, "relu", residual="post", dropout=rates)
-    return ModelConfig("seq2seq", stack, 37000, positions="sinusoidal", scale_embedding=True, pad_id=0, bos_id=1, eos_id=2)
+    return ModelConfig(
+        "seq2seq", stack, 37000, positions="sinusoidal", scale_embedding=True, pad_id=0, bos_id=1, eos_id=2
+    )
 
 
 def _gpt2(d_model: int, n_layers: int, n_heads: int) -> ModelConfig:
@@ -40,10 +42,17 @@ PRESETS: dict[str, ModelConfig] = {
     "llama-like": _llama(384, 6, 6, 2, 1024),
     "llama-like-laptop": _llama(256, 4, 4, 2, 688),
     "bert-base": ModelConfig("bert", _BERT, 30522, 512, "learned", pad_id=0),
-    "bert-laptop": ModelConfig("bert", replace(_BERT, d_model=256, n_layers=4, n_heads=4, d_ff=1024), 8000, 256, "learned", pad_id=0),
+    "bert-laptop": ModelConfig(
+        "bert", replace(_BERT, d_model=256, n_layers=4, n_heads=4, d_ff=1024), 8000, 256, "learned", pad_id=0
+    ),
     "vit-b16": ModelConfig("vit", _VIT, n_labels=1000),
     "vit-laptop": ModelConfig(
-        "vit", replace(_VIT, d_model=128, n_layers=4, n_heads=4, d_ff=512), n_labels=10, image_size=28, patch_size=7, channels=1
+        "vit",
+        replace(_VIT, d_model=128, n_layers=4, n_heads=4, d_ff=512),
+        n_labels=10,
+        image_size=28,
+        patch_size=7,
+        channels=1,
     ),
 }
 

@@ -23,7 +23,9 @@ class Seq2Seq(nn.Module):
         self.embed = make_embedding(c, c.vocab_size)
         self.embed_target = make_embedding(c, c.decoder_vocab_size) if c.decoder_vocab_size else self.embed
         self.encoder = Stack(c.stack, Block, make_relative(c.positions, c.stack, True, c.rope_base, c.rope_scaling))
-        self.decoder = Stack(decoder, CrossBlock, make_relative(c.positions, c.stack, False, c.rope_base, c.rope_scaling))
+        self.decoder = Stack(
+            decoder, CrossBlock, make_relative(c.positions, c.stack, False, c.rope_base, c.rope_scaling)
+        )
         self.head = make_head(self.embed_target.tokens, c.tied, c.head_bias)
 
     def forward(

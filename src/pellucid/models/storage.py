@@ -59,7 +59,9 @@ def load(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") ->
     expected = shapes_of_theirs(rows, shapes) if rows else {name: tuple(shape) for name, shape in shapes.items()}
     tensors = _read_tensors(folder / "model.safetensors", expected, getattr(family, "tidy", None), dtype, device)
     _put(model, to_ours(rows, tensors, shapes) if rows else tensors)
-    has_tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")) or any(folder.glob("tok*.bin"))
+    has_tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")) or any(
+        folder.glob("tok*.bin")
+    )
     tokenizer = Tokenizer.load(folder) if has_tokenizer else None
     if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
         sizes = f"the tokenizer knows {tokenizer.vocab_size} tokens, the model {config.vocab_size}"
@@ -85,7 +87,11 @@ def _put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def _config_json(config: ModelConfig, family: ModuleType | None) -> dict[str, Any]:
     if family:
-        common = {"architectures": [family.ARCHITECTURE], "model_type": family.MODEL_TYPE, "vocab_size": config.vocab_size}
+        common = {
+            "architectures": [family.ARCHITECTURE],
+            "model_type": family.MODEL_TYPE,
+            "vocab_size": config.vocab_size,
+        }
         return common | family.from_config(config) | {"dtype": "float32"}
     ours = FAMILIES[config.family][0].__name__
     return {"architectures": [ours], "model_type": OWN_PREFIX + config.family, "pellucid": dataclasses.asdict(config)}
@@ -95,7 +101,9 @@ def _read_config(path: Path) -> tuple[ModelConfig, ModuleType | None]:
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path.parent} is no model folder: it has no config.json", "give a run folder or a model folder") from None
+        raise DataError(
+            f"{path.parent} is no model folder: it has no config.json", "give a run folder or a model folder"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is damaged: {error}", "copy the model again") from None
     kind = theirs.get("model_type", "") if isinstance(theirs, dict) else ""

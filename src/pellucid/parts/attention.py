@@ -27,7 +27,13 @@ SCALED_DOT = ScaledDot()
 
 
 def attend(
-    q: Queries, k: Keys, v: Values, mask: Mask = OPEN, bias: Tensor | None = None, score: nn.Module = SCALED_DOT, dropout: float = 0.0
+    q: Queries,
+    k: Keys,
+    v: Values,
+    mask: Mask = OPEN,
+    bias: Tensor | None = None,
+    score: nn.Module = SCALED_DOT,
+    dropout: float = 0.0,
 ) -> Mixed:
     """Values mixed by attention weights, by the best kernel for this score, mask, length and device. bias [1|B,1|H,Q,K] is added to the scores."""
     n_query, n_key = q.shape[2], k.shape[2]
@@ -46,7 +52,13 @@ def attend(
 
 
 def attend_explicit(
-    q: Queries, k: Keys, v: Values, mask: Mask = OPEN, bias: Tensor | None = None, score: nn.Module = SCALED_DOT, dropout: float = 0.0
+    q: Queries,
+    k: Keys,
+    v: Values,
+    mask: Mask = OPEN,
+    bias: Tensor | None = None,
+    score: nn.Module = SCALED_DOT,
+    dropout: float = 0.0,
 ) -> tuple[Mixed, Weights]:
     """As `attend`, step by step, and the weights beside the result. Needs memory for [B,H,Q,K]."""
     n_query, n_key = q.shape[2], k.shape[2]
@@ -113,13 +125,17 @@ class Attention(nn.Module):
         super().__init__()
         n_kv_heads, widths = n_kv_heads or n_heads, widths or Widths(d_model, d_model, d_model)
         if d_model % n_heads or n_heads % n_kv_heads:
-            raise ValueError(f"d_model {d_model} must be a multiple of n_heads {n_heads}, and that of n_kv_heads {n_kv_heads}")
+            raise ValueError(
+                f"d_model {d_model} must be a multiple of n_heads {n_heads}, and that of n_kv_heads {n_kv_heads}"
+            )
         self.head_dim = d_model // n_heads
         self.query = nn.Linear(widths.query, d_model, bias)
         self.key = nn.Linear(widths.key, n_kv_heads * self.head_dim, bias)
         self.value = nn.Linear(widths.value, n_kv_heads * self.head_dim, bias)
         self.out = nn.Linear(d_model, d_model, bias)
-        self.norm_query, self.norm_key = (norm(self.head_dim), norm(self.head_dim)) if norm else (nn.Identity(), nn.Identity())
+        self.norm_query, self.norm_key = (
+            (norm(self.head_dim), norm(self.head_dim)) if norm else (nn.Identity(), nn.Identity())
+        )
         self.attend = Attend(score, dropout)
 
     def forward(

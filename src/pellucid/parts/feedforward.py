@@ -6,8 +6,8 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pellucid.parts.dropout import Dropout
 from pellucid.parts.config import FeedForwardKind
+from pellucid.parts.dropout import Dropout
 from pellucid.parts.shapes import States
 
 Activation = Callable[[Tensor], Tensor]
@@ -16,7 +16,9 @@ Activation = Callable[[Tensor], Tensor]
 class MLP(nn.Module):
     """down(dropout(activation(up(x))))."""
 
-    def __init__(self, d_model: int, d_ff: int, activation: Activation, bias: bool = True, dropout: float = 0.0) -> None:
+    def __init__(
+        self, d_model: int, d_ff: int, activation: Activation, bias: bool = True, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.up = nn.Linear(d_model, d_ff, bias)
         self.down = nn.Linear(d_ff, d_model, bias)
@@ -30,7 +32,9 @@ class MLP(nn.Module):
 class GatedMLP(nn.Module):
     """down(dropout(activation(gate(x)) * up(x))): SwiGLU with SiLU, GEGLU with GELU."""
 
-    def __init__(self, d_model: int, d_ff: int, activation: Activation, bias: bool = True, dropout: float = 0.0) -> None:
+    def __init__(
+        self, d_model: int, d_ff: int, activation: Activation, bias: bool = True, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.gate = nn.Linear(d_model, d_ff, bias)
         self.up = nn.Linear(d_model, d_ff, bias)
@@ -51,6 +55,8 @@ FEED_FORWARDS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def make_feedforward(kind: FeedForwardKind, d_model: int, d_ff: int, bias: bool = True, dropout: float = 0.0) -> nn.Module:
+def make_feedforward(
+    kind: FeedForwardKind, d_model: int, d_ff: int, bias: bool = True, dropout: float = 0.0
+) -> nn.Module:
     """The network a config names."""
     return FEED_FORWARDS[kind](d_model, d_ff, bias=bias, dropout=dropout)

@@ -13,8 +13,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Forward works out the gradient as well, chunk by chunk, while the logits are at hand; backward only scales it."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float) -> Tensor:  # type: ignore[override]
-        kind = torch.get_autocast_dtype(states.device.type) if torch.is_autocast_enabled(states.device.type) else states.dtype
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float
+    ) -> Tensor:  # type: ignore[override]
+        kind = (
+            torch.get_autocast_dtype(states.device.type)
+            if torch.is_autocast_enabled(states.device.type)
+            else states.dtype
+        )
         x, w = states.to(kind), weight.to(kind)
         wanted = any(ctx.needs_input_grad[:3])
         grad_states = torch.empty_like(x) if wanted else None

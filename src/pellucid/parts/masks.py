@@ -51,7 +51,9 @@ class Mask:
     def additive(cls, mask: Tensor) -> "Mask":
         """0 = may look, a large negative number (-1e9, -inf) = must not: [B,K], [B,Q,K] or [B,1,Q,K]."""
         if not mask.is_floating_point():
-            raise ValueError("an additive mask holds floating-point numbers; for 0/1 masks use ones_keep or ones_masked")
+            raise ValueError(
+                "an additive mask holds floating-point numbers; for 0/1 masks use ones_keep or ones_masked"
+            )
         return cls.ones_keep(mask > -1e4)
 
     # -- combination
@@ -63,7 +65,9 @@ class Mask:
             window=_both(self.window, other.window, min),
             keep=_both(self.keep, other.keep, torch.logical_and),
             query_keep=_both(self.query_keep, other.query_keep, torch.logical_and),
-            segments=_both(self.segments, other.segments, lambda a, b: (a - a.min()) * (b.max() - b.min() + 1) + b - b.min()),
+            segments=_both(
+                self.segments, other.segments, lambda a, b: (a - a.min()) * (b.max() - b.min() + 1) + b - b.min()
+            ),
             prefix=_both(self.prefix, other.prefix, torch.minimum),
             pairs=_both(self.pairs, other.pairs, torch.logical_and),
         )
@@ -136,7 +140,9 @@ class Mask:
     def draw(self, n_query: int, n_key: int) -> str:
         """A picture: rows are queries, columns keys, ■ may look, · must not; one picture per row of the batch."""
         pictures = self.dense(n_query, n_key)[:, 0].tolist()
-        return "\n\n".join("\n".join(" ".join("■" if x else "·" for x in row) for row in picture) for picture in pictures)
+        return "\n\n".join(
+            "\n".join(" ".join("■" if x else "·" for x in row) for row in picture) for picture in pictures
+        )
 
     def __str__(self) -> str:
         keys = [t.shape[-1] for t in (self.keep, self.segments, self.pairs) if t is not None]

@@ -7,7 +7,6 @@ from pellucid.parts.config import Norm
 from pellucid.parts.shapes import Keep, States
 
 
-
 class LayerNorm(nn.LayerNorm):
     """PyTorch's, with its result in the precision that autocast asks for: cast once here, not in every projection that reads it."""
 
@@ -54,7 +53,11 @@ class BatchNormOverTime(nn.Module):
 
     def forward(self, x: States, keep: Keep | None = None) -> States:
         """keep [B,T] True on real tokens; None = all."""
-        real = torch.ones(*x.shape[:2], 1, dtype=x.dtype, device=x.device) if keep is None else keep.unsqueeze(-1).to(x.dtype)
+        real = (
+            torch.ones(*x.shape[:2], 1, dtype=x.dtype, device=x.device)
+            if keep is None
+            else keep.unsqueeze(-1).to(x.dtype)
+        )
         mean, var = self._statistics(x, real) if self.training else (self.running_mean, self.running_var)
         return ((x - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias) * real
 

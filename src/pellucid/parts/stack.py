@@ -5,7 +5,7 @@ from functools import partial
 from itertools import repeat
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from pellucid.parts.attention import OPEN, Attention
 from pellucid.parts.cache import NO_CACHE, KeyValueCache, LayerCache

@@ -59,7 +59,9 @@ def record_attention(model: nn.Module, pattern: str = "*.attend") -> Iterator[di
         @torch.no_grad()
         def keep(module: Attend, args: tuple[Any, ...], out: Tensor) -> None:
             q, k, v, mask, bias = args
-            kept.setdefault(name, []).append(attend_explicit(q.float(), k.float(), v.float(), mask, bias, module.score)[1])
+            kept.setdefault(name, []).append(
+                attend_explicit(q.float(), k.float(), v.float(), mask, bias, module.score)[1]
+            )
 
         return keep
 

@@ -70,7 +70,9 @@ class LanguageModel:
     def samples(self, model: nn.Module) -> list[str]:
         """The held-out text's first words, gone on with by the model."""
         prompt = self.valid.tokens[:8].tolist()
-        return [self.tokenizer.decode(prompt) + (generate(model, [prompt], self.options, self.tokenizer)[0][0].text or "")]
+        return [
+            self.tokenizer.decode(prompt) + (generate(model, [prompt], self.options, self.tokenizer)[0][0].text or "")
+        ]
 
     def decode(self, batch: Batch) -> list[str]:
         """A batch as text, for reports of trouble."""

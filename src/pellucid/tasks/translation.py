@@ -70,7 +70,9 @@ def evaluate(
     return result
 
 
-def translate(model: nn.Module, sources: Sequence[Sequence[int]], tokenizer: Tokenizer, options: GenerationOptions) -> list[str]:
+def translate(
+    model: nn.Module, sources: Sequence[Sequence[int]], tokenizer: Tokenizer, options: GenerationOptions
+) -> list[str]:
     """The best answer to each source."""
     return [best[0].text or "" for best in generate(model, sources, options, tokenizer)]
 
@@ -88,7 +90,12 @@ class Translation:
     """The task as the training loop sees it. Evaluation during training is greedy."""
 
     def __init__(
-        self, held: Held, tokenizer: Tokenizer, options: GenerationOptions, metric: str = "loss", label_smoothing: float = 0.0
+        self,
+        held: Held,
+        tokenizer: Tokenizer,
+        options: GenerationOptions,
+        metric: str = "loss",
+        label_smoothing: float = 0.0,
     ) -> None:
         self.held, self.tokenizer, self.label_smoothing = held, tokenizer, label_smoothing
         self.options = replace(options, beam=1, n_best=1, temperature=0.0)

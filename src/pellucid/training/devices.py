@@ -10,7 +10,7 @@ errors show that the products are still float32, and faster.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -100,22 +100,28 @@ def set_products(kind: str) -> None:
 def choose(config: TrainingConfig, model: nn.Module, loss: Callable[[int], Tensor]) -> Choices:
     """Decide for a new run. `loss(i)`: of `model`, on its device, on batch i, as training will compute it.
 
-    bfloat16 is taken where a forward and backward pass is at least 5 % faster with it. Weights, buffers, modes
-    and the random state are afterwards as before.
+    bfloat16 is taken where a forward and backward pass is at least 5 % faster with it; of the numbers of threads (all, half, … one) the
+    smallest that is not 5 % slower than the best. Weights, buffers, modes and the random state are afterwards as before.
     """
     device, threads = find(config.device), config.threads or torch.get_num_threads()
+    seconds: dict[str, float] = {}
     with using(Choices(device, threads=threads)):
         products = "onednn" if device == "cpu" and onednn_is_exact() else "plain"
         set_products(products)
-        chosen, seconds, reason = config.precision, None, "asked for"
+        chosen, reason = config.precision, "asked for"
         if config.precision == "auto" and not bfloat16_is_native(device):
             chosen, reason = "float32", "this processor has no bfloat16"
         elif config.precision == "auto":
-            seconds = time_steps(device, model, loss)
-            chosen = "bfloat16" if seconds["bfloat16"] < 0.95 * seconds["float32"] else "float32"
-            reason = "the faster of two timed steps"
+            seconds = time_steps([Choices(device, kind, threads) for kind in ("float32", "bfloat16")], model, loss)
+            float32, bfloat16 = seconds.values()
+            chosen, reason = ("bfloat16" if bfloat16 < 0.95 * float32 else "float32"), "the faster of two timed steps"
+        if device == "cpu" and threads > 1 and not config.threads:
+            counts = [threads >> i for i in range(threads.bit_length())]
+            times = time_steps([Choices(device, chosen, n) for n in counts], model, loss)
+            threads = min(n for n, t in zip(counts, times.values(), strict=True) if t <= 1.05 * min(times.values()))
+            seconds |= times
         peak = measure_peak(device, chosen)
-    return Choices(device, chosen, threads, products if chosen == "float32" else "plain", peak, seconds, reason)
+    return Choices(device, chosen, threads, products if chosen == "float32" else "plain", peak, seconds or None, reason)
 
 
 def bfloat16_is_native(device: str) -> bool:
@@ -125,22 +131,23 @@ def bfloat16_is_native(device: str) -> bool:
     return device == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def time_steps(device: str, model: nn.Module, loss: Callable[[int], Tensor], most: float = 8.0) -> dict[str, float]:
-    """Seconds of one forward and backward pass in each precision: the best of up to four, taken in turn,
-    within about `most` seconds.
-    """
-    best = {"float32": float("inf"), "bfloat16": float("inf")}
+def time_steps(
+    candidates: Sequence[Choices], model: nn.Module, loss: Callable[[int], Tensor], most: float = 8.0
+) -> dict[str, float]:
+    """Seconds of one forward and backward pass by "precision, threads": the best of up to four, taken in turn, within about `most` seconds."""
+    best = {f"{c.precision}, {c.threads} threads": float("inf") for c in candidates}
     begin = time.perf_counter()
     with untouched(model):
         for turn in range(5):
-            for precision in best:
+            for name, candidate in zip(best, candidates, strict=True):
+                torch.set_num_threads(candidate.threads)
                 start = time.perf_counter()
-                with Choices(device, precision).autocast():
+                with candidate.autocast():
                     value = loss(turn)
                 value.backward()
-                _wait(device)
+                _wait(candidate.device)
                 if turn > 0 or start - begin > most / 4:  # the first pass also warms up
-                    best[precision] = min(best[precision], time.perf_counter() - start)
+                    best[name] = min(best[name], time.perf_counter() - start)
                 model.zero_grad()
             if time.perf_counter() - begin > most / 2 and max(best.values()) < float("inf"):
                 break

@@ -127,7 +127,12 @@ def _text(recipe: Recipe, tokenizer: text.Tokenizer, config: ModelConfig) -> tup
     valid = parts.get("valid") or parts["train"]
     held = TextData(valid.tokens, t.length, t.batch_size)
     task = LanguageModel(
-        held, valid.n_bytes / len(valid.tokens), tokenizer, recipe.generation, t.evaluate_limit or None, t.label_smoothing
+        held,
+        valid.n_bytes / len(valid.tokens),
+        tokenizer,
+        recipe.generation,
+        t.evaluate_limit or None,
+        t.label_smoothing,
     )
     data = TextData(parts["train"].tokens, t.length, t.batch_size, recipe.seed)
     return task, data, [note for part in parts.values() for note in part.notes]
@@ -166,11 +171,15 @@ def _record(recipe: Recipe, folder: Path, fit: Fit, model: nn.Module, name: str)
     if path.exists():
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
-            raise DataError(f"{path}: format {record['format']}, this version reads {FORMAT}", "use the version that wrote it")
+            raise DataError(
+                f"{path}: format {record['format']}, this version reads {FORMAT}", "use the version that wrote it"
+            )
         if record["tokenizer"] != fit.tokenizer.hash():
             raise DataError(f"{folder}/model/tokenizer.json has changed since the run began", "put the old one back")
         if record["data"] != _fingerprint(recipe, fit.data):
-            raise DataError("the training data has changed since the run began", "put the old data back, or start a new run")
+            raise DataError(
+                "the training data has changed since the run began", "put the old data back, or start a new run"
+            )
         return record
     device = devices.find(recipe.training.device)
     model.to(device)
@@ -255,5 +264,7 @@ def _kill_at(folder: Path, step: int) -> str:
     process.kill()
     process.wait()
     if ended and process.returncode:
-        raise DataError(f"the second run ended by itself with exit code {process.returncode}", f"see: pellucid resume {folder}")
+        raise DataError(
+            f"the second run ended by itself with exit code {process.returncode}", f"see: pellucid resume {folder}"
+        )
     return f"ended before step {step} could be interrupted" if ended else f"killed after step {step}, resumed"

@@ -20,7 +20,10 @@ def honour(theirs: Mapping[str, Any], honoured: Collection[str], only: Mapping[s
         if name in honoured or name in WITHOUT_EFFECT or value is None:
             continue
         if name not in only:
-            raise DataError(f"config.json: {name} = {value!r} is not understood", "this model's numbers could differ: it is not loaded")
+            raise DataError(
+                f"config.json: {name} = {value!r} is not understood",
+                "this model's numbers could differ: it is not loaded",
+            )
         if value != only[name]:
             raise DataError(f"config.json: {name} = {value!r} is not supported, only {only[name]!r}")
 

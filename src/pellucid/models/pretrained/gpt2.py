@@ -26,7 +26,17 @@ SUMMARY = {"summary_type", "summary_use_proj", "summary_activation", "summary_fi
 def fits(c: ModelConfig) -> bool:
     """Whether a model of ours is a GPT-2."""
     s = c.stack
-    shape = (c.family, c.positions, s.norm.kind, s.feedforward, s.residual, s.bias, c.tied, c.head_bias, c.scale_embedding)
+    shape = (
+        c.family,
+        c.positions,
+        s.norm.kind,
+        s.feedforward,
+        s.residual,
+        s.bias,
+        c.tied,
+        c.head_bias,
+        c.scale_embedding,
+    )
     alike = shape == ("gpt", "learned", "layer", "gelu_tanh", "pre", True, True, False, False)
     return alike and s.n_kv_heads in (None, s.n_heads)
 
@@ -70,7 +80,10 @@ def rows(c: ModelConfig) -> list[Row]:
     """The table of names."""
     ours, theirs = "stack.blocks.{i}.", "transformer.h.{i}."
     attention, feedforward = ours + "attention.branch.", ours + "feedforward.branch."
-    layers, ends = [], [row("transformer.wte.weight", "embed.tokens.weight"), row("transformer.wpe.weight", "embed.positions.weight")]
+    layers, ends = (
+        [],
+        [row("transformer.wte.weight", "embed.tokens.weight"), row("transformer.wpe.weight", "embed.positions.weight")],
+    )
     for kind, transposed in (("weight", True), ("bias", False)):
         packed = [attention + f"{name}.{kind}" for name in ("query", "key", "value")]
         layers += [

@@ -27,7 +27,9 @@ def transformer(theirs: nn.Transformer) -> tuple[Stack, Stack]:
     first = encoder.layers[0]
     activation = {F.relu: "relu", F.gelu: "gelu"}.get(first.activation)
     if activation is None:
-        raise DataError(f"nn.Transformer with activation {first.activation} has no counterpart here", "relu and gelu have")
+        raise DataError(
+            f"nn.Transformer with activation {first.activation} has no counterpart here", "relu and gelu have"
+        )
     rate = first.dropout1.p
     config = StackConfig(
         d_model=theirs.d_model,
