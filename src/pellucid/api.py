@@ -17,6 +17,7 @@ from pellucid.errors import DataError, UserError
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate, stream
 from pellucid.models import storage
+from pellucid.models.config import ModelConfig
 from pellucid.parts.taps import record_attention
 from pellucid.tasks import language, metrics, translation
 from pellucid.text.tokenizer import Tokenizer
@@ -72,6 +73,7 @@ class Pipeline:
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer | None = None, recipe: Recipe | None = None) -> None:
         self.model, self._tokenizer, self.recipe = model, tokenizer, recipe
+        self.config: ModelConfig = model.config  # type: ignore[assignment]
         self.options = recipe.generation if recipe else GenerationOptions()
 
     @property
@@ -119,8 +121,8 @@ class Pipeline:
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         """As in training: the start token goes before a prompt where a foreign model expects it."""
         ids = self.tokenizer.encode_batch(list(texts))
-        begins = self.recipe is None and self.model.config.family == "gpt"  # type: ignore[union-attr]
-        bos, eos = self.model.config.bos_id, self.model.config.eos_id  # type: ignore[union-attr]
+        begins = self.recipe is None and self.config.family == "gpt"
+        bos, eos = self.config.bos_id, self.config.eos_id
         return [[bos, *row] for row in ids] if begins and bos is not None and bos != eos else ids
 
     @torch.no_grad()
@@ -147,7 +149,7 @@ class Pipeline:
         if self.recipe is None and data is None:
             raise UserError("this model folder does not know its data", "say what to evaluate on: --data FILE …")
         part, config = self._data(data, split)
-        if self.model.config.family == "seq2seq":  # type: ignore[union-attr]
+        if self.config.family == "seq2seq":
             pairs = prepare_pairs(config, self.tokenizer, self.recipe.seed if self.recipe else 0)[part]
             held = translation.Held(pairs.examples(), pairs.sources, pairs.targets).first(limit)
             options = replace(self.options, n_best=1, temperature=0.0, beam=beam or self.options.beam)
@@ -155,7 +157,7 @@ class Pipeline:
             return translation.evaluate(self.model, held, self.tokenizer, options, wants_bleu)
         parts = prepare_text(config, self.tokenizer)
         text = parts.get(part) or parts["valid"]
-        length = self.recipe.training.length if self.recipe else min(512, self.model.config.max_length)  # type: ignore[union-attr]
+        length = self.recipe.training.length if self.recipe else min(512, self.config.max_length)
         windows = TextData(text.tokens, length, max(1, 8192 // length))
         return language.evaluate(self.model, windows, text.n_bytes / len(text.tokens), limit)
 
@@ -163,6 +165,6 @@ class Pipeline:
         own = self.recipe.data if self.recipe else None
         if data is None:
             return split, own  # type: ignore[return-value]
-        kind = "pairs" if self.model.config.family == "seq2seq" else "text"  # type: ignore[union-attr]
+        kind = "pairs" if self.config.family == "seq2seq" else "text"
         files = tuple(str(Path(name).absolute()) for name in data)
         return "test", DataConfig(kind, train=files, test=files, valid=files)  # type: ignore[arg-type]

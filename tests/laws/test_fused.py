@@ -1,5 +1,7 @@
 """Law 3: fused = explicit, values and gradients, for every mask, bias, number of key heads and dtype."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,13 +16,14 @@ from tests.families import close
 @st.composite
 def masks(draw: st.DrawFn, batch: int, n_query: int, n_key: int) -> Mask:
     """Any combination of constraints that fits the sizes, rows that see nothing included."""
-    bits = lambda *shape: (
-        torch.tensor(draw(st.lists(st.booleans(), min_size=1, max_size=1)))
-        & (  # noqa: E731
-            torch.rand(*shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 99)))) < 0.6
-        )
-    )
-    maybe = lambda make: make() if draw(st.booleans()) else None  # noqa: E731
+
+    def bits(*shape: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+        return (torch.rand(*shape, generator=generator) < 0.6) & draw(st.booleans())
+
+    def maybe(make: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+        return make() if draw(st.booleans()) else None
+
     return Mask(
         causal=draw(st.booleans()),
         window=draw(st.sampled_from([None, 1, 3])),

@@ -10,8 +10,8 @@ from pellucid.parts.config import StackConfig
 class ModelConfig:
     """An input, a head and a stack. `max_length` counts tokens (positions); ids left None are taken from the tokenizer.
 
-    decoder_layers, decoder_vocab_size: of a Seq2Seq, where they differ from the encoder's; a `decoder_vocab_size` means separate embeddings.
-    rope_scaling: as Hugging Face's config.json writes it.
+    decoder_layers, decoder_vocab_size: of a Seq2Seq, where they differ from the encoder's; a `decoder_vocab_size` means separate
+    embeddings. rope_scaling: as Hugging Face's config.json writes it.
     """
 
     family: Literal["seq2seq", "gpt", "bert", "vit"] = "gpt"

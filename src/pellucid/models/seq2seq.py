@@ -14,7 +14,9 @@ from pellucid.parts.stack import Block, CrossBlock, Stack, make_relative
 
 
 class Seq2Seq(nn.Module):
-    """One embedding for both sides, tied to the head, as in the paper; with `decoder_vocab_size` the decoder has its own, as tutorials write it."""
+    """One embedding for both sides, tied to the head, as in the paper; with `decoder_vocab_size` the decoder has its own, as tutorials
+    write it.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """A model folder: config.json, model.safetensors, tokenizer.json, in the layout of Hugging Face.
 
-A model whose shape a foreign family has is written under that family's names, so `transformers` loads it without this library; another keeps
+A model whose shape a foreign family has is written under that family's names, so `transformers` loads it without this library;
+another keeps
 our names and its config.json and model card say so. Names and shapes are checked against the config before anything is allocated.
 """
 

@@ -20,7 +20,9 @@ from pellucid.parts.scores import Dot, ScaledDot, group
 from pellucid.parts.shapes import Keys, Mixed, Queries, Values, Weights
 
 EXPLICIT_UP_TO = 256
-"""Keys up to which training on a CPU goes the explicit way: the fused kernel's backward pass is several times slower there (docs/performance.md)."""
+"""Keys up to which training on a CPU goes the explicit way: the fused kernel's backward pass is several times slower there
+(docs/performance.md).
+"""
 
 OPEN = Mask()
 SCALED_DOT = ScaledDot()
@@ -105,7 +107,8 @@ class Widths:
 
 
 class Attention(nn.Module):
-    """Multi-head attention. Keys default to the queries (self-attention), values to the keys.
+    """Multi-head attention. Keys default to the queries (self-attention), values
+    to the keys.
 
     n_kv_heads < n_heads: grouped queries; 1: multi-query (Shazeer 2019). `widths` where inputs are not d_model wide. `norm`, made for
     head_dim, is applied to queries and keys (Henry et al. 2020). Projections are named query, key, value, out; head h owns rows h·C … (h+1)·C.

@@ -24,10 +24,10 @@ class Growing:
         new = compute()
         start, self.length = self.length, self.length + new[0].shape[2]
         if self._room is None or self._room[0].shape[2] < self.length:
-            self._room = tuple(self._grown(i, x, start) for i, x in enumerate(new))  # type: ignore[assignment]
-        for room, x in zip(self._room, new, strict=True):
-            room[:, :, start : self.length] = x
-        return self._room[0][:, :, : self.length], self._room[1][:, :, : self.length]
+            self._room = self._grown(0, new[0], start), self._grown(1, new[1], start)
+        keys, values = self._room
+        keys[:, :, start : self.length], values[:, :, start : self.length] = new
+        return keys[:, :, : self.length], values[:, :, : self.length]
 
     def _grown(self, which: int, new: Tensor, used: int) -> Tensor:
         room = new.new_empty(*new.shape[:2], max(64, 2 * self.length), new.shape[3])
@@ -93,7 +93,9 @@ def past(cache: KeyValueCache | None) -> int:
 
 
 def positions_of(keep: Tensor | None, n_new: int, n_past: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Position ids of the new tokens [B|1,T] and of all keys [B|1,K]: counted over real tokens, so padding on either side shifts nothing."""
+    """Position ids of the new tokens [B|1,T] and of all keys [B|1,K]: counted over real tokens, so padding on either side shifts
+    nothing.
+    """
     if keep is None:
         keys = torch.arange(n_past + n_new, device=device).unsqueeze(0)
     else:

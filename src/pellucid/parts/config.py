@@ -8,7 +8,9 @@ FeedForwardKind = Literal["relu", "gelu", "gelu_tanh", "swiglu", "geglu"]
 
 @dataclass(frozen=True)
 class Dropout:
-    """Where dropout acts, a rate each: after the embeddings, on attention weights, in the feed-forward's hidden layer, on residual branches."""
+    """Where dropout acts, a rate each: after the embeddings, on attention weights, in the feed-forward's hidden layer, on residual
+    branches.
+    """
 
     embedding: float = 0.0
     attention: float = 0.0

@@ -40,7 +40,7 @@ class Tokens(nn.Module):
     @classmethod
     def from_pretrained(cls, vectors: Tensor, freeze: bool = True, pad_id: int | None = None) -> "Tokens":
         """Start from vectors [V,D] (GloVe, word2vec, …); freeze = never train them."""
-        table = cls(*vectors.shape, pad_id=pad_id)
+        table = cls(vectors.shape[0], vectors.shape[1], pad_id)
         with torch.no_grad():
             table.weight.copy_(vectors)
             if pad_id is not None:
@@ -69,7 +69,9 @@ class Nowhere(nn.Module):
 
 
 class Embedding(nn.Module):
-    """dropout(norm(scale * tokens + positions + segments)): each slot may be unused. scaled: by √d_model (Vaswani et al. 2017, section 3.4)."""
+    """dropout(norm(scale * tokens + positions + segments)): each slot may be unused. scaled: by √d_model (Vaswani et al. 2017,
+    section 3.4).
+    """
 
     def __init__(
         self,

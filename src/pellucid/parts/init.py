@@ -1,6 +1,7 @@
 """One table of initialisations: for every parameter the first line whose pattern fits its name. A parameter no line fits is an error.
 
-"xavier": Glorot & Bengio 2010, with embeddings of standard deviation d_model^-0.5 as in the original Transformer's code (so that scaled by √d_model
+"xavier": Glorot & Bengio 2010, with embeddings of standard deviation d_model^-0.5 as in the original Transformer's code (so that scaled
+by √d_model
 they have unit variance). "normal": standard deviation 0.02 as BERT. "gpt2": the same, and what writes into the residual stream smaller by
 √(2 · n_layers) (Radford et al. 2019, section 2.3).
 """

@@ -23,9 +23,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         )
         x, w = states.to(kind), weight.to(kind)
         wanted = any(ctx.needs_input_grad[:3])
-        grad_states = torch.empty_like(x) if wanted else None
-        grad_weight = torch.zeros_like(weight) if wanted else None
-        grad_bias = torch.zeros_like(bias) if wanted and bias is not None else None
+        grad_states, grad_weight = (torch.empty_like(x), torch.zeros_like(weight)) if wanted else (x, weight)
+        grad_bias = None if bias is None else torch.zeros_like(bias)
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         rows = max(1, CHUNK // weight.shape[0])
         for start in range(0, len(targets), rows):
@@ -34,7 +33,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total += loss
             if wanted:
                 slope = slope.to(kind)
-                torch.mm(slope, w, out=grad_states[part])  # type: ignore[index]
+                torch.mm(slope, w, out=grad_states[part])
                 grad_weight += slope.T @ x[part]
                 if grad_bias is not None:
                     grad_bias += slope.sum(0)

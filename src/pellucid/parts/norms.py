@@ -44,6 +44,9 @@ class BatchNormOverTime(nn.Module):
     as in `nn.BatchNorm1d`, which this equals when nothing is padded.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, d_model: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(d_model)), nn.Parameter(torch.zeros(d_model))

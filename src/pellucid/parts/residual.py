@@ -16,7 +16,8 @@ class Residual(nn.Module):
     def __init__(self, branch: nn.Module, norm: nn.Module, place: Literal["pre", "post"], dropout: float = 0.0) -> None:
         super().__init__()
         self.branch, self.dropout = branch, Dropout(dropout)
-        self.norm_in, self.norm_out = (norm, nn.Identity()) if place == "pre" else (nn.Identity(), norm)
+        self.norm_in = norm if place == "pre" else nn.Identity()
+        self.norm_out = norm if place == "post" else nn.Identity()
 
     def forward(self, x: Tensor, **side: Any) -> Tensor:
         """`side` goes to the branch as it is."""

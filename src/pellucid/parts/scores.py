@@ -15,8 +15,8 @@ from pellucid.parts.shapes import Keys, Queries, Weights
 class Dot(nn.Module):
     """q·k (Luong et al. 2015, section 3.1)."""
 
-    def scale(self, head_dim: int) -> float | None:
-        """What q·k is multiplied with; None would mean: not a dot product, no fused kernel can compute it."""
+    def scale(self, head_dim: int) -> float:
+        """What q·k is multiplied with, for kernels that do it themselves."""
         return 1.0
 
     def forward(self, q: Queries, k: Keys) -> Weights:
@@ -28,14 +28,16 @@ class Dot(nn.Module):
 class ScaledDot(Dot):
     """q·k / √C: keeps the variance of the scores at 1 for unit-variance inputs (Vaswani et al. 2017, section 3.2.1)."""
 
-    def scale(self, head_dim: int) -> float | None:
+    def scale(self, head_dim: int) -> float:
+        """1 / √C."""
         return 1.0 / math.sqrt(head_dim)
 
 
 class Additive(nn.Module):
     """w_vᵀ tanh(W_q q + W_k k), with queries and keys of different widths (Bahdanau et al. 2015, appendix A.1.2).
 
-    The hidden tensor [B,H,Q,K,A] is made in chunks of queries and recomputed in the backward pass: `max_elements` bounds what lives at once.
+    The hidden tensor [B,H,Q,K,A] is made in chunks of queries and recomputed in the backward pass: `max_elements` bounds what
+    lives at once.
     """
 
     def __init__(self, d_query: int, d_key: int, d_hidden: int, n_heads: int = 1, max_elements: int = 2**24) -> None:
@@ -47,8 +49,8 @@ class Additive(nn.Module):
         for weight in (self.query, self.key, self.value):
             nn.init.uniform_(weight, -1 / math.sqrt(weight.shape[-2]), 1 / math.sqrt(weight.shape[-2]))
 
-    def scale(self, head_dim: int) -> float | None:
-        return None
+    def scale(self, head_dim: int) -> None:
+        """No dot product: no kernel computes it."""
 
     def forward(self, q: Tensor, k: Tensor) -> Weights:
         """[B,H,Q,d_query] and [B,G,K,d_key] to [B,H,Q,K]."""

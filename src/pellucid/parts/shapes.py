@@ -1,6 +1,7 @@
 """The legend of axes, and the tensor types made of them. Written once, on public signatures; checked by machine in the tests only.
 
-B batch · T tokens · S source tokens · Q queries · K keys · D d_model · F d_ff · H heads · G key/value heads · C head_dim · V vocabulary · P patches
+B batch · T tokens · S source tokens · Q queries · K keys · D d_model · F d_ff · H heads · G key/value heads · C head_dim · V vocabulary
+· P patches
 """
 
 from jaxtyping import Bool, Float, Int

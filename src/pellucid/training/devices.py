@@ -134,7 +134,9 @@ def bfloat16_is_native(device: str) -> bool:
 def time_steps(
     candidates: Sequence[Choices], model: nn.Module, loss: Callable[[int], Tensor], most: float = 8.0
 ) -> dict[str, float]:
-    """Seconds of one forward and backward pass by "precision, threads": the best of up to four, taken in turn, within about `most` seconds."""
+    """Seconds of one forward and backward pass by "precision, threads": the best of up to four, taken in turn, within about `most`
+    seconds.
+    """
     best = {f"{c.precision}, {c.threads} threads": float("inf") for c in candidates}
     begin = time.perf_counter()
     with untouched(model):

@@ -19,6 +19,7 @@ from pellucid.data.config import DataConfig
 from pellucid.errors import UserError, did_you_mean
 from pellucid.generation.options import GenerationOptions
 from pellucid.models.config import ModelConfig
+from pellucid.records import convert, hints
 from pellucid.training.config import TrainingConfig
 
 
@@ -98,11 +99,11 @@ class _Reader:
 
     def record(self, kind: type, table: Mapping[str, Any], at: tuple[str, ...]) -> Any:
         """`kind` from `table`, found at the dotted path `at`."""
-        hints = _hints(kind)
+        known = hints(kind)
         for key in table:
-            if key not in hints:
+            if key not in known:
                 raise self.error(f"unknown field {'.'.join((*at, key))!r}", suggest_field((*at, key)), (*at, key))
-        values = {key: self.value(hints[key], value, (*at, key)) for key, value in table.items()}
+        values = {key: self.value(known[key], value, (*at, key)) for key, value in table.items()}
         try:
             return kind(**values)
         except UserError as error:  # a record's own checks
@@ -114,7 +115,7 @@ class _Reader:
             if not isinstance(value, dict):
                 raise self.wrong(hint, value, at)
             return self.record(hint, value, at)
-        fits, converted = _convert(hint, value)
+        fits, converted = convert(hint, value)
         if not fits:
             raise self.wrong(hint, value, at)
         return converted
@@ -133,29 +134,6 @@ class _Reader:
         """UserError with the file and, where it can be found, the line."""
         line = _line_of(self.path.read_text(encoding="utf-8-sig"), at)
         return UserError(f"{self.path}{f', line {line}' if line else ''}: {problem}", remedy)
-
-
-def _convert(hint: Any, value: Any) -> tuple[bool, Any]:
-    """(does it fit, the value as the type wants it) for everything that is not a record."""
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        tried = [_convert(part, value) for part in parts if part is not type(None)]
-        return next((one for one in tried if one[0]), (False, None))
-    if origin is Literal:
-        return value in parts and not isinstance(value, bool), value
-    if origin is tuple:
-        if not isinstance(value, list) or (Ellipsis not in parts and len(value) != len(parts)):
-            return False, None
-        items = [_convert(parts[0] if Ellipsis in parts else parts[i], item) for i, item in enumerate(value)]
-        return all(fits for fits, _ in items), tuple(item for _, item in items)
-    if origin is dict:
-        if not isinstance(value, dict):
-            return False, None
-        items = [_convert(parts[1], item) for item in value.values()]
-        return all(fits for fits, _ in items), dict(zip(value, (item for _, item in items), strict=True))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return True, float(value)
-    return type(value) is hint, value
 
 
 def _line_of(text: str, at: tuple[str, ...]) -> int | None:
@@ -179,15 +157,10 @@ def _path(key: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-@functools.cache
 def fields(kind: type = Recipe) -> dict[str, Any]:
     """Dotted path -> type of every value in a recipe, in the order they are written: `training.steps` -> int."""
     found: dict[str, Any] = {}
-    for name, hint in sorted(_hints(kind).items(), key=lambda item: dataclasses.is_dataclass(item[1])):
+    for name, hint in sorted(hints(kind).items(), key=lambda item: dataclasses.is_dataclass(item[1])):
         inside = fields(typing.cast(type, hint)) if dataclasses.is_dataclass(hint) else {"": hint}
         found |= {f"{name}.{inner}".rstrip("."): type_ for inner, type_ in inside.items()}
     return found
@@ -202,7 +175,7 @@ def suggest_field(at: tuple[str, ...]) -> str:
     remedy = did_you_mean(at[-1], {path.removeprefix(here).split(".")[0] for path in fields() if path.startswith(here)})
     if remedy.startswith("did you mean"):
         return remedy.replace("did you mean '", f"did you mean '{here}")
-    return did_you_mean(".".join(at), fields()) if at[:-1] else did_you_mean(at[-1], _hints(Recipe))
+    return did_you_mean(".".join(at), fields()) if at[:-1] else did_you_mean(at[-1], hints(Recipe))
 
 
 def describe(hint: Any) -> str:

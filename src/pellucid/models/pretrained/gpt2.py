@@ -55,7 +55,7 @@ def to_config(theirs: dict[str, Any]) -> ModelConfig:
         norm=Norm("layer", theirs.get("layer_norm_epsilon", 1e-5)),
         dropout=Dropout(embedding=rates[0], attention=rates[1], residual=rates[2]),
     )
-    return ModelConfig("gpt", stack, theirs["vocab_size"], theirs["n_positions"], "learned", **token_ids(theirs))
+    return ModelConfig("gpt", stack, theirs["vocab_size"], theirs["n_positions"], "learned", **token_ids(theirs))  # type: ignore[arg-type]
 
 
 def from_config(c: ModelConfig) -> dict[str, Any]:

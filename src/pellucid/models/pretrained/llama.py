@@ -50,7 +50,7 @@ def to_config(theirs: dict[str, Any]) -> ModelConfig:
         tied=theirs.get("tie_word_embeddings", False),
         rope_base=base,
         rope_scaling=None if kind == "default" else rope,
-        **token_ids(theirs),
+        **token_ids(theirs),  # type: ignore[arg-type]
     )
 
 
