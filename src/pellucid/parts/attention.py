@@ -107,11 +107,11 @@ class Widths:
 
 
 class Attention(nn.Module):
-    """Multi-head attention. Keys default to the queries (self-attention), values
-    to the keys.
+    """Multi-head attention. Keys default to the queries (self-attention), values to the keys.
 
     n_kv_heads < n_heads: grouped queries; 1: multi-query (Shazeer 2019). `widths` where inputs are not d_model wide. `norm`, made for
-    head_dim, is applied to queries and keys (Henry et al. 2020). Projections are named query, key, value, out; head h owns rows h·C … (h+1)·C.
+    head_dim, is applied to queries and keys (Henry et al. 2020). Projections are named query, key, value, out; head h owns the rows
+    h·C … (h+1)·C.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +28,12 @@ def loss(model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor
 def evaluate(model: nn.Module, data: TextData, bytes_per_token: float, limit: int | None = None) -> dict[str, float]:
     """loss, perplexity, bits_per_byte over the whole text (or its first `limit` windows), each token scored once; examples = tokens."""
     device = next(model.parameters()).device
-    nats, targets = 0.0, 0
-    size = max(1, min(data.batch_size, limit or data.batch_size))
-    for batch in islice(data.windows(size), -(-limit // size) if limit else None):
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+    nats, targets, left = 0.0, 0, limit or data.n_windows
+    for batch in data.windows(min(data.batch_size, left)):
+        batch = {name: tensor[:left].to(device) for name, tensor in batch.items()}
+        if not left:
+            break
+        left -= len(batch["ids"])
         nats, targets = nats + float(loss(model, batch)), targets + int((batch["targets"] != IGNORE).sum())
     return metrics.from_loss(nats, targets, round(targets * bytes_per_token)) | {"examples": targets}
 

@@ -140,6 +140,7 @@ def _text(recipe: Recipe, tokenizer: text.Tokenizer, config: ModelConfig) -> tup
 
 def train(recipe: Recipe, folder: Path, fit: Fit, name: str) -> Outcome:
     """Gives everything to the loop; the weights to keep become `model/`."""
+    devices.keep_freed_memory()
     (folder / "model").mkdir(parents=True, exist_ok=True)
     fit.tokenizer.save(folder / "model" / "tokenizer.json")
     model = build(fit.config, recipe.seed)
