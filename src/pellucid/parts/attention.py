@@ -37,7 +37,10 @@ def attend(
     score: nn.Module = SCALED_DOT,
     dropout: float = 0.0,
 ) -> Mixed:
-    """Values mixed by attention weights, by the best kernel for this score, mask, length and device. bias [1|B,1|H,Q,K] is added to the scores."""
+    """Values mixed by attention weights, by the best kernel for this score, mask, length and device.
+
+    bias [1|B,1|H,Q,K] is added to the scores.
+    """
     n_query, n_key = q.shape[2], k.shape[2]
     scale = score.scale(q.shape[-1])  # type: ignore[operator]
     trained_on_cpu = q.device.type == "cpu" and torch.is_grad_enabled() and q.requires_grad
