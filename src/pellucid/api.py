@@ -1,10 +1,10 @@
 """`pellucid.load(...)` gives a Pipeline: a model, its tokenizer and what it can do."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from pellucid.tasks import language, metrics, translation
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.training import checkpoints
 from pellucid.training.recipe import Recipe, load_recipe
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,12 @@ def _unfinished(folder: Path, dtype: torch.dtype | None, device: str) -> tuple[n
 def _runs_here() -> str:
     runs = sorted(str(path.parent) for path in Path("runs").glob("*/run.toml"))
     return "runs here: " + ", ".join(runs) if runs else "train one: pellucid train dates"
+
+
+def _part(parts: Mapping[str, Part], name: str) -> Part:
+    if name not in parts:
+        raise UserError(f"there is no part {name!r} of the data", "there is: " + ", ".join(parts))
+    return parts[name]
 
 
 class Pipeline:
@@ -119,11 +127,10 @@ class Pipeline:
         return stream(self.model, self._encode([text])[0], self.tokenizer, options or self.options)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """As in training: the start token goes before a prompt where a foreign model expects it."""
+        """As in training: before a prompt stands <bos> where the tokenizer of a foreign model asks for it."""
         ids = self.tokenizer.encode_batch(list(texts))
-        begins = self.recipe is None and self.config.family == "gpt"
-        bos, eos = self.config.bos_id, self.config.eos_id
-        return [[bos, *row] for row in ids] if begins and bos is not None and bos != eos else ids
+        begins = self.tokenizer.begins_with_bos and self.model.config.family == "gpt"  # type: ignore[union-attr]
+        return [[self.tokenizer.bos_id or 0, *row] for row in ids] if begins else ids
 
     @torch.no_grad()
     def alignment(self, source: str, target: str | None = None) -> tuple[list[str], list[str], np.ndarray]:
@@ -150,13 +157,13 @@ class Pipeline:
             raise UserError("this model folder does not know its data", "say what to evaluate on: --data FILE …")
         part, config = self._data(data, split)
         if self.config.family == "seq2seq":
-            pairs = prepare_pairs(config, self.tokenizer, self.recipe.seed if self.recipe else 0)[part]
+            pairs = _part(prepare_pairs(config, self.tokenizer, self.recipe.seed if self.recipe else 0), part)
             held = translation.Held(pairs.examples(), pairs.sources, pairs.targets).first(limit)
             options = replace(self.options, n_best=1, temperature=0.0, beam=beam or self.options.beam)
             wants_bleu = metrics.has_bleu() and not any(e.group for e in held.examples)
             return translation.evaluate(self.model, held, self.tokenizer, options, wants_bleu)
         parts = prepare_text(config, self.tokenizer)
-        text = parts.get(part) or parts["valid"]
+        text = _part(parts, "valid" if part == "test" and "test" not in parts else part)
         length = self.recipe.training.length if self.recipe else min(512, self.config.max_length)
         windows = TextData(text.tokens, length, max(1, 8192 // length))
         return language.evaluate(self.model, windows, text.n_bytes / len(text.tokens), limit)

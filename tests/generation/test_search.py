@@ -267,3 +267,14 @@ def test_a_completion_is_decoded_after_its_prompt_and_an_answer_alone() -> None:
         (best,) = generate(model, [[5, 6]], options, Spaced(), prefixes=[[3]])[0]
         assert best.text == (" " if family == "gpt" else "") + Spaced().decode(best.ids)
         assert "".join(stream(model, [5, 6], Spaced(), options, prefix=[3])) == best.text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=10, deadline=None)
+@given(inputs=texts, seed=st.integers(0, 99), beam=st.sampled_from([1, 3]))
+def test_deterministic_in_bfloat16_is_the_same_in_any_company(family: str, inputs: list, seed: int, beam: int) -> None:
+    model = tiny(family, seed).bfloat16()
+    options = GenerationOptions(max_new=6, beam=beam, deterministic=True)
+    together = generate(model, inputs, options)
+    for ids, best in zip(inputs, together, strict=True):
+        assert best == generate(model, [ids], options)[0]

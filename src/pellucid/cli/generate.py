@@ -74,6 +74,9 @@ def parser() -> Parser:
     flags.add_argument(
         "--stop", action="append", metavar="TEXT", help="end where this text appears; may be given again"
     )
+    flags.add_argument(
+        "--deterministic", action="store_true", help="each text by itself: the same answer in any company, in bfloat16 too"
+    )
     flags.add_argument("--prefix", metavar="TEXT", help="what each answer must begin with")
     flags.add_argument("--align", action="store_true", help="draw which source tokens each target token looked at")
     flags.add_argument("--json", action="store_true", help="print one JSON object a line")
@@ -83,6 +86,8 @@ def parser() -> Parser:
 def merge(defaults: GenerationOptions, args: argparse.Namespace) -> GenerationOptions:
     """The recipe's options with the flags given; asking for sampling turns the recipe's beams off, and back."""
     given = {name: getattr(args, name) for name, *_ in OPTIONS if getattr(args, name) is not None}
+    if args.deterministic:
+        given["deterministic"] = True
     if args.stop:
         given["stop"] = tuple(args.stop)
     if {"top_k", "top_p"} & set(given) and not defaults.temperature:

@@ -9,7 +9,8 @@ class GenerationOptions:
     log-probability / length**length_penalty.
 
     top_k 0 and top_p 1 = off. repetition_penalty as in CTRL (Keskar et al. 2019, section 4.1). n_best <= beam
-    hypotheses are returned per input.
+    hypotheses are returned per input. deterministic: each input is worked on by itself, so that in bfloat16 too, where the size of a
+    batch changes the rounding, no other input can change its answer; slower.
     """
 
     max_new: int = 200
@@ -22,3 +23,4 @@ class GenerationOptions:
     repetition_penalty: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    deterministic: bool = False

@@ -131,7 +131,7 @@ def _events(
     """All batches, one after the other."""
     config: ModelConfig = model.config  # type: ignore[assignment]
     rules, speaker_type = Rules(options, config, tokenizer), speaker_of(model)
-    for batch in _batches(requests, options.beam, batch_tokens):
+    for batch in _batches(requests, options.beam, 0 if options.deterministic else batch_tokens):
         speaker = speaker_type(model, [request.ids for request in batch], [request.prefix for request in batch])
         if options.beam == 1:
             yield from speak(speaker, batch, rules)

@@ -39,8 +39,16 @@ class Held:
         """The first n of them; None or 0 = all."""
         if not n or n >= len(self.sources):
             return self
-        cut = [Ragged.of([part[i].tolist() for i in range(n)]) for part in (self.sources, self.targets)]
-        return Held(self.examples[:n], *cut)
+        return self._only(range(n))
+
+    def within(self, longest: int) -> "Held":
+        """Those whose source, and whose target with its start, have at most `longest` tokens."""
+        fits = (self.sources.lengths <= longest) & (self.targets.lengths < longest)
+        return self if fits.all() else self._only([i for i, ok in enumerate(fits) if ok])
+
+    def _only(self, places: Sequence[int]) -> "Held":
+        cut = [Ragged.of([part[i].tolist() for i in places]) for part in (self.sources, self.targets)]
+        return Held([self.examples[i] for i in places], *cut)
 
 
 @torch.no_grad()

@@ -105,6 +105,11 @@ class Tokenizer:
 
     # ---- what it is
 
+    @cached_property
+    def begins_with_bos(self) -> bool:
+        """Whether its file asks for <bos> before a text, as Llama's does; whoever feeds a model puts it there, `encode` does not."""
+        return self.bos_id is not None and self.library.encode("").ids[:1] == [self.bos_id]
+
     def special(self, name: str) -> int:
         """The id of a special token by its name. UserError with the nearest name where there is none."""
         if name not in self.specials:

@@ -64,6 +64,7 @@ def check(recipe: Recipe) -> None:
         raise UserError(f"training.metric = {metric!r} is for translations", "use metric = 'loss'")
     if metric in ("bleu", "chrf") and not metrics.has_bleu():
         raise UserError(f"training.metric = {metric!r} needs the package sacrebleu", "pip install 'pellucid[bleu]'")
+    devices.find(recipe.training.device)
     heads, width = recipe.model.stack.n_heads, recipe.model.stack.d_model
     if width % heads or heads % (recipe.model.stack.n_kv_heads or heads):
         raise UserError(f"d_model {width} must be a multiple of n_heads {heads}, and that of n_kv_heads")
@@ -103,6 +104,9 @@ def _pairs(recipe: Recipe, tokenizer: text.Tokenizer, config: ModelConfig) -> tu
     parts, t = prepare_pairs(recipe.data, tokenizer, recipe.seed), recipe.training
     valid = parts.get("valid") or parts["train"]
     held = Held(valid.examples(t.evaluate_limit or None), valid.sources, valid.targets).first(t.evaluate_limit)
+    n_held, held = len(held.examples), held.within(config.max_length) if config.positions == "learned" else held
+    if not held.examples:
+        raise DataError(f"every held-out pair is longer than the model's {config.max_length} positions")
     data = PairData(
         parts["train"].sources,
         parts["train"].targets,
@@ -114,7 +118,10 @@ def _pairs(recipe: Recipe, tokenizer: text.Tokenizer, config: ModelConfig) -> tu
         max_length=config.max_length,
     )
     task = Translation(held, tokenizer, recipe.generation, t.metric, t.label_smoothing)
-    return task, data, [note for part in parts.values() for note in part.notes] + data.notes
+    notes = [note for part in parts.values() for note in part.notes] + data.notes
+    if len(held.examples) < n_held:
+        notes.append(f"{n_held - len(held.examples)} of {n_held} held-out pairs left out: longer than the model")
+    return task, data, notes
 
 
 def _text(recipe: Recipe, tokenizer: text.Tokenizer, config: ModelConfig) -> tuple[Task, Data, list[str]]:
