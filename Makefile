@@ -8,7 +8,7 @@ ENVIRONMENT = $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet 
 .PHONY: demo test check clean
 
 demo: $(VENV)/.installed
-	@test -f $(RUN)/model/model.safetensors || $(BIN)/pellucid train dates --out $(RUN)
+	@if [ -f $(RUN)/run.toml ]; then $(BIN)/pellucid resume $(RUN); else $(BIN)/pellucid train dates --out $(RUN); fi
 	$(BIN)/pellucid evaluate $(RUN)
 	$(BIN)/pellucid generate $(RUN) "de|3. Oktober 1990" "en|Tuesday, March 5th 2024" "ja|2024年3月5日" "21 juillet 1969"
 	$(BIN)/pellucid generate $(RUN) "fr|14 juillet 1989" --align

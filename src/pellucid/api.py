@@ -1,10 +1,10 @@
 """`pellucid.load(...)` gives a Pipeline: a model, its tokenizer and what it can do."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from pellucid.data.config import DataConfig
 from pellucid.data.prepare import prepare_pairs, prepare_text
 from pellucid.data.text import TextData
 from pellucid.errors import DataError, UserError
+from pellucid.generation.hypotheses import Hypothesis
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate, stream
 from pellucid.models import storage
@@ -21,7 +22,7 @@ from pellucid.models.config import ModelConfig
 from pellucid.parts.taps import record_attention
 from pellucid.tasks import language, metrics, translation
 from pellucid.text.tokenizer import Tokenizer
-from pellucid.training import checkpoints
+from pellucid.training import checkpoints, devices
 from pellucid.training.recipe import Recipe, load_recipe
 
 Part = TypeVar("Part")
@@ -29,19 +30,26 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True)
 class Generated:
-    """One text that was said; `score` as in `Hypothesis`: log-probability / length**length_penalty, in nats."""
+    """One text that was said; `score`: log-probability / length**length_penalty, in nats; `finished`: it ended by itself, not by `max_new`;
+    `others`: the next best, where `n_best` asks for them."""
 
     text: str
     score: float
     finished: bool
+    others: tuple["Generated", ...] = ()
 
 
-def load(path: str | Path, dtype: torch.dtype | None = None, device: str = "cpu") -> "Pipeline":
-    """The model of a run folder or a model folder, ready to use.
+def _generated(hypotheses: Sequence[Hypothesis]) -> Generated:
+    best, *others = [Generated(h.text or "", h.score, h.finished) for h in hypotheses]
+    return replace(best, others=tuple(others))
+
+
+def load(path: str | Path, dtype: torch.dtype | None = None, device: str = "auto") -> "Pipeline":
+    """The model of a run folder or a model folder, ready to use, on the best device there is or the one named.
 
     Raises DataError when there is none, when a file is damaged, or when it is of a family that cannot be read.
     """
-    folder = Path(path)
+    folder, device = Path(path).expanduser(), devices.find(device)
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder", _runs_here())
     if not (folder / "run.toml").is_file():
@@ -93,38 +101,38 @@ class Pipeline:
             )
         return self._tokenizer
 
+    @overload
+    def generate(self, texts: str, options: GenerationOptions | None = None, prefix: str = "") -> Generated: ...
+
+    @overload
+    def generate(
+        self, texts: Sequence[str], options: GenerationOptions | None = None, prefix: str = "", first_index: int = 0
+    ) -> list[Generated]: ...
+
     def generate(
         self,
         texts: str | Sequence[str],
         options: GenerationOptions | None = None,
         prefix: str = "",
-        on_text: Callable[[str], None] | None = None,
         first_index: int = 0,
-    ) -> list[Generated]:
-        """Completions (GPT) or translations (Seq2Seq), `n_best` per text, in order; a completion does not repeat its prompt.
+    ) -> Generated | list[Generated]:
+        """The completion (GPT) or translation (Seq2Seq) of a text, or of each of several, in order; a completion does not repeat its
+        prompt.
 
         Any number of texts of any length: they are batched inside, and none changes another's answer. prefix: what each answer starts
-        with. on_text: called with each new piece; one text and one answer only. first_index: the place of the first text in a longer list
-        handed over in pieces, so that sampling is the same as in one.
+        with. first_index: the place of the first text in a longer list handed over in pieces, so that sampling is the same as in one.
         """
-        options = options or self.options
         given = [texts] if isinstance(texts, str) else list(texts)
-        ids = self._encode(given)
-        start = self.tokenizer.encode(prefix)
-        if on_text is not None:
-            if len(given) != 1 or options.n_best != 1:
-                raise UserError("only one text with one answer can be streamed")
-            pieces = []
-            for piece in stream(self.model, ids[0], self.tokenizer, options, start):
-                pieces.append(piece)
-                on_text(piece)
-            return [Generated("".join(pieces), float("nan"), True)]
-        found = generate(self.model, ids, options, self.tokenizer, [start] * len(ids), first_index=first_index)
-        return [Generated(h.text or "", h.score, h.finished) for hypotheses in found for h in hypotheses]
+        starts = [self.tokenizer.encode(prefix)] * len(given)
+        chosen = options or self.options
+        found = generate(self.model, self._encode(given), chosen, self.tokenizer, starts, first_index=first_index)
+        answers = [_generated(hypotheses) for hypotheses in found]
+        return answers[0] if isinstance(texts, str) else answers
 
-    def stream(self, text: str, options: GenerationOptions | None = None) -> Iterator[str]:
+    def stream(self, text: str, options: GenerationOptions | None = None, prefix: str = "") -> Iterator[str]:
         """The completion or translation of one text, piece by piece."""
-        return stream(self.model, self._encode([text])[0], self.tokenizer, options or self.options)
+        start = self.tokenizer.encode(prefix)
+        return stream(self.model, self._encode([text])[0], self.tokenizer, options or self.options, start)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         """As in training: before a prompt stands <bos> where the tokenizer of a foreign model asks for it."""
@@ -139,7 +147,7 @@ class Pipeline:
         model: Any = self.model
         if model.config.family != "seq2seq":
             raise UserError(f"an alignment needs an encoder-decoder, this is a {model.config.family}")
-        target = self.generate(source)[0].text if target is None else target
+        target = self.generate(source).text if target is None else target
         ids, said = self.tokenizer.encode(source), [*self.tokenizer.encode(target), self.tokenizer.eos_id or 0]
         start = [self.tokenizer.bos_id or 0, *said[:-1]]
         device = next(model.parameters()).device
@@ -158,13 +166,21 @@ class Pipeline:
         part, config = self._data(data, split)
         if self.config.family == "seq2seq":
             pairs = _part(prepare_pairs(config, self.tokenizer, self.recipe.seed if self.recipe else 0), part)
-            held = translation.Held(pairs.examples(), pairs.sources, pairs.targets).first(limit)
+            every = translation.Held(pairs.examples(), pairs.sources, pairs.targets).first(limit)
+            held = every.within(self.config.max_length)
+            if not held.examples:
+                raise DataError(f"every pair is longer than the model's {self.config.max_length} tokens")
             options = replace(self.options, n_best=1, temperature=0.0, beam=beam or self.options.beam)
             wants_bleu = metrics.has_bleu() and not any(e.group for e in held.examples)
-            return translation.evaluate(self.model, held, self.tokenizer, options, wants_bleu)
+            result = translation.evaluate(self.model, held, self.tokenizer, options, wants_bleu)
+            too_long = len(every.examples) - len(held.examples)
+            return result | ({"left_out_too_long": too_long} if too_long else {})
         parts = prepare_text(config, self.tokenizer)
         text = _part(parts, "valid" if part == "test" and "test" not in parts else part)
         length = self.recipe.training.length if self.recipe else min(512, self.config.max_length)
+        if len(text.tokens) < 2:
+            raise DataError("the text has fewer than two tokens: there is nothing to predict", "give more text")
+        length = min(length, len(text.tokens) - 1)
         windows = TextData(text.tokens, length, max(1, 8192 // length))
         return language.evaluate(self.model, windows, text.n_bytes / len(text.tokens), limit)
 
@@ -173,5 +189,5 @@ class Pipeline:
         if data is None:
             return split, own  # type: ignore[return-value]
         kind = "pairs" if self.config.family == "seq2seq" else "text"
-        files = tuple(str(Path(name).absolute()) for name in data)
-        return "test", DataConfig(kind, train=files, test=files, valid=files)  # type: ignore[arg-type]
+        files = tuple(str(Path(name).expanduser().absolute()) for name in data)
+        return "test", DataConfig(kind, test=files)  # type: ignore[arg-type]

@@ -6,10 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pellucid.data.batches import Permutation, split
+from pellucid.data.batches import Permutation
 from pellucid.data.pairs import PairData
 from pellucid.data.tokenised import Ragged
 from pellucid.errors import DataError
+from pellucid.training.ranks import rows
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=60)
 
@@ -47,7 +48,7 @@ def test_every_pair_once_per_epoch(lengths, batch_tokens, seed, epoch):
 @given(LENGTHS, st.integers(1, 5))
 def test_ranks_together_are_the_global_batch(lengths, world):
     batch = made(lengths).batch(3)
-    shares = [split(batch, rank, world) for rank in range(world)]
+    shares = [rows(batch, rank, world) for rank in range(world)]
     for name, whole in batch.items():
         back = torch.empty_like(whole)
         for rank in range(world):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from pellucid.errors import DataError
 from pellucid.models import storage
-from tests.families import ALL, close, ids, make
+from tests.families import ALL, TEXT, close, ids, make
 from tests.laws.test_recording import run
 
 IN_TRANSFORMERS = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
@@ -26,6 +26,16 @@ def test_saved_then_loaded_is_the_same(name: str, tmp_path: Path) -> None:
     said = "transformers" in (tmp_path / "README.md").read_text(encoding="utf-8")
     own_names = json.loads((tmp_path / "config.json").read_text())["model_type"].startswith("pellucid-")
     assert said and own_names == (name not in IN_TRANSFORMERS)
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_it_runs_in_the_dtype_it_is_loaded_in(name: str, tmp_path: Path) -> None:
+    model = make(name)
+    storage.save(model, tmp_path)
+    half, _ = storage.load(tmp_path, dtype=torch.bfloat16)
+    with torch.no_grad():
+        exact, rough = run(model), run(half)
+    assert rough.dtype == torch.bfloat16 and (rough - exact).norm() < 0.1 * exact.norm()
 
 
 @pytest.mark.reference

@@ -1,5 +1,7 @@
 """Masks: what each field means, the field's other conventions, combination, alignment to the last key."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -56,12 +58,12 @@ def test_every_convention_says_the_same(allowed: list[list[bool]]) -> None:
     expected = Mask(pairs=pairs).dense(2, 3)
     additive = torch.zeros(1, 2, 3)
     same = [
-        Mask.ones_keep(pairs.long()),
-        Mask.ones_masked(~pairs),
-        Mask.additive(additive.masked_fill(~pairs, -1e9)),
-        Mask.additive(additive.masked_fill(~pairs, float("-inf"))),
-        Mask.additive(additive.masked_fill(~pairs, float("-inf"))[:, None]),
-        Mask.additive(additive.masked_fill(~pairs, torch.finfo(torch.float32).min)),
+        Mask.ones_keep(pairs=pairs.long()),
+        Mask.ones_masked(pairs=~pairs),
+        Mask.additive(pairs=additive.masked_fill(~pairs, -1e9)),
+        Mask.additive(pairs=additive.masked_fill(~pairs, float("-inf"))),
+        Mask.additive(pairs=additive.masked_fill(~pairs, float("-inf"))[:, None]),
+        Mask.additive(pairs=additive.masked_fill(~pairs, torch.finfo(torch.float32).min)),
     ]
     for mask in same:
         assert torch.equal(mask.dense(2, 3), expected)
@@ -90,6 +92,28 @@ def test_numbers_and_picture_agree_with_the_table(data: st.DataObject, n_query: 
         else torch.equal(seeing.squeeze(-1).expand(dense.shape[:3]), dense.any(-1))
     )
     assert mask.draw(n_query, n_key).count("■") == int(dense.sum())
+
+
+def test_pytorchs_square_mask_is_one_of_pairs() -> None:
+    square = torch.nn.Transformer.generate_square_subsequent_mask(4)
+    expected = Mask(causal=True).dense(4, 4)
+    assert torch.equal(Mask.additive(pairs=square).dense(4, 4), expected)
+    assert torch.equal(Mask.ones_masked(pairs=square < 0).dense(4, 4), expected)
+    with pytest.raises(ValueError, match="pairs="):
+        Mask.ones_keep(torch.ones(2, 4, 4))
+
+
+def test_a_changed_copy_remembers_nothing_of_the_first() -> None:
+    first = Mask(keep=torch.tensor([[True, True, False]]))
+    like = torch.zeros(1)
+    first.bias(3, 3, like)
+    second = replace(first, keep=torch.tensor([[True, False, True]]))
+    assert torch.equal(second.bias(3, 3, like)[0, 0, 0] == 0, torch.tensor([True, False, True]))
+
+
+def test_a_window_without_the_query_is_refused() -> None:
+    with pytest.raises(ValueError, match="less than 1"):
+        Mask(window=0)
 
 
 def test_str_draws_the_mask() -> None:

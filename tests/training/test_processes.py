@@ -72,8 +72,13 @@ def test_two_ranks_are_one(tmp_path):
     alone = start(tmp_path / "a", 6, dropout=0.0)
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(random.randint(20000, 40000)), "WORLD_SIZE": "2"}
     pair = [start(tmp_path / "b", 6, dropout=0.0, RANK=str(rank), **where) for rank in range(2)]
-    for process in (alone, *pair):
-        assert process.communicate(timeout=120)[0].split() == ["go", "done"]
+    try:
+        for process in (alone, *pair):
+            assert process.communicate(timeout=400)[0].split() == ["go", "done"]
+    finally:
+        for process in (alone, *pair):
+            process.kill()
+            process.communicate()
     one, other = (checkpoints.read(newest(tmp_path / x), "model") for x in "ab")
     for name in one:
         torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-4)

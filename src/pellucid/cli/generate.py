@@ -56,8 +56,8 @@ def run(argv: list[str]) -> int:
     while some := list(itertools.islice(texts, LINES_AT_ONCE)):
         answers = pipeline.generate(some, options, prefix=prefix, first_index=done)
         done += len(some)
-        for i, text in enumerate(some):
-            write(pipeline, text, answers[i * options.n_best : (i + 1) * options.n_best], args)
+        for text, best in zip(some, answers, strict=True):
+            write(pipeline, text, best, args)
         sys.stdout.flush()
     return 0
 
@@ -65,7 +65,7 @@ def run(argv: list[str]) -> int:
 def parser() -> Parser:
     """The flags; what is not given is None, and comes from the run's recipe."""
     flags = Parser("generate", "Complete text (GPT) or translate it (encoder-decoder).", EXAMPLES)
-    flags.add_argument("model", metavar="MODEL", help="a run folder, a model folder or a hub name")
+    flags.add_argument("model", metavar="MODEL", help="a run folder or a model folder")
     flags.add_argument(
         "text", metavar="TEXT", nargs="*", help="what to complete or translate (default: the lines of stdin)"
     )
@@ -75,7 +75,9 @@ def parser() -> Parser:
         "--stop", action="append", metavar="TEXT", help="end where this text appears; may be given again"
     )
     flags.add_argument(
-        "--deterministic", action="store_true", help="each text by itself: the same answer in any company, in bfloat16 too"
+        "--deterministic",
+        action="store_true",
+        help="each text by itself: the same answer in any company, in bfloat16 too",
     )
     flags.add_argument("--prefix", metavar="TEXT", help="what each answer must begin with")
     flags.add_argument("--align", action="store_true", help="draw which source tokens each target token looked at")
@@ -114,29 +116,25 @@ def stdin_lines() -> Iterator[str]:
 
 def stream(pipeline: Any, prompt: str, options: GenerationOptions, prefix: str) -> int:
     """Print a prompt and its completion, as the tokens come."""
-
-    def on_text(piece: str) -> None:
+    for piece in itertools.chain([prompt], pipeline.stream(prompt, options, prefix)):
         print(piece, end="", flush=True)
-
-    on_text(prompt)
-    pipeline.generate(prompt, options, prefix=prefix, on_text=on_text)
     print()
     return 0
 
 
-def write(pipeline: Any, text: str, answers: list[Any], args: argparse.Namespace) -> None:
+def write(pipeline: Any, text: str, best: Any, args: argparse.Namespace) -> None:
     """The answers to one text: JSON objects, or plain (a completion after its prompt), scores before several."""
     before = text if pipeline.model.config.family == "gpt" else ""
-    for one in answers:
+    for one in (best, *best.others):
         if args.json:
             print(
                 json.dumps(
                     {"input": text, "text": one.text, "score": one.score, "finished": one.finished}, ensure_ascii=False
                 )
             )
-        elif len(answers) > 1:
+        elif best.others:
             print(f"{one.score:.4f}\t{before}{one.text}")
         else:
             print(before + one.text)
     if args.align:
-        alignment.show(*pipeline.alignment(text, answers[0].text))
+        alignment.show(*pipeline.alignment(text, best.text))

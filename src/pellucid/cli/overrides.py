@@ -120,5 +120,9 @@ def require_data(recipe: Recipe, name: str) -> None:
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with its data files as absolute paths, so that a run can be resumed from any folder."""
-    whole = {part: tuple(map(os.path.abspath, getattr(recipe.data, part))) for part in ("train", "valid", "test")}
-    return replace(recipe, data=replace(recipe.data, **whole))  # type: ignore[arg-type]
+
+    def whole(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(os.path.abspath(os.path.expanduser(name)) for name in names)
+
+    d = recipe.data
+    return replace(recipe, data=replace(d, train=whole(d.train), valid=whole(d.valid), test=whole(d.test)))

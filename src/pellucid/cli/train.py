@@ -1,5 +1,6 @@
 """`pellucid train RECIPE`: a recipe, what is overridden, a run. Imports no torch until it starts."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,11 +45,14 @@ def run(argv: list[str]) -> int:
 
 
 def finish(folder: Path, work: Callable[[], str]) -> int:
-    """The exit code of `work`, which tells how it ended. An interrupt is a stop, once there is a checkpoint."""
+    """The exit code of `work`, which tells how it ended. An interrupt or SIGTERM is a stop, once there is a run to resume."""
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # while data is prepared; the loop has a handler of its own
     try:
         ended = work()
     except KeyboardInterrupt:
-        if not any(folder.glob("checkpoints/step-*")):
+        if not (folder / "run.toml").is_file():
             raise
         ended = "stopped"
     if ended != "stopped":

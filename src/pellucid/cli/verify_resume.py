@@ -9,8 +9,9 @@ from pellucid.errors import UserError
 HELP = """\
 usage: pellucid verify-resume RECIPE [--steps N] [any flag of `pellucid train RECIPE`]
 
-Prove on this machine that resuming is exact: the recipe is trained for N steps without a stop, and again with a stop
-halfway; weights, optimiser and metrics must be equal bit for bit. Exits 0 only when they are.
+Prove on this machine that resuming is exact: the recipe is trained for N steps without a stop, and a
+second time in processes that are killed on the way; weights, optimiser state and metrics must be equal bit for bit.
+Exits 0 only when they are.
 
   --steps N     how many steps (default 20)
 

@@ -1,13 +1,10 @@
-"""What makes a batch a pure function of (seed, step): random numbers by counter, a permutation in O(1), rows
-for ranks.
+"""What makes a batch a pure function of (seed, step): random numbers by counter, a permutation in O(1).
 
 A generator that is advanced must be stored to resume; here every number is computed from its place (Salmon et
 al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). Only Philox's raw bits and integer arithmetic are
-used, so that a newer numpy gives the same batches. Imports torch nowhere: `split` slices whatever it is
-given.
+used, so that a newer numpy gives the same batches.
+Imports no torch.
 """
-
-from typing import Any
 
 import numpy as np
 
@@ -58,11 +55,3 @@ class Permutation:
         for key in self.keys:
             left, right = right, left ^ (mix64(right ^ key) & low)
         return (left << self.half) | right
-
-
-def split(batch: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
-    """The rows `rank::world` of every tensor of a global batch: all ranks together hold exactly that batch.
-
-    A batch of fewer rows than ranks leaves some ranks none.
-    """
-    return {name: rows[rank::world] for name, rows in batch.items()}

@@ -28,7 +28,7 @@ from pellucid.errors import DataError
 _EXAMPLES_AT_ONCE = 2048
 _CHUNKS_AT_ONCE = 64
 T = TypeVar("T")
-_VERSION = 1  # of what is written and of the synthetic generators: raise it when either changes
+_VERSION = 2  # of what is written and of the synthetic generators: raise it when either changes
 
 
 class TokenizerLike(Protocol):
@@ -68,29 +68,26 @@ class TextSet:
     notes: tuple[str, ...] = ()
 
 
-def prepare_pairs(
-    config: DataConfig, tokenizer: TokenizerLike, seed: int, target_tokenizer: TokenizerLike | None = None
-) -> dict[str, PairSet]:
+def prepare_pairs(config: DataConfig, tokenizer: TokenizerLike, seed: int) -> dict[str, PairSet]:
     """{"train": PairSet, "valid": …, "test": …}, those that exist. Files are read only if they, the tokenizer
     or the options changed.
 
     Raises DataError (see `read_pairs`), also where too few pairs are left to set any apart.
     """
-    target_tokenizer = target_tokenizer or tokenizer
-    key = _key(config, seed, tokenizer.hash(), target_tokenizer.hash())
+    key = _key(config, seed, tokenizer.hash())
 
     def fill(folder: Path) -> None:
         for part in _parts(config):
             notes: list[str] = []
             with (
                 Writer(folder, f"{part}.source", tokenizer.vocab_size) as sources,
-                Writer(folder, f"{part}.target", target_tokenizer.vocab_size) as targets,
+                Writer(folder, f"{part}.target", tokenizer.vocab_size) as targets,
                 open(folder / f"{part}.jsonl", "w", encoding="utf-8", newline="\n") as raw,
             ):
                 for batch in _batched(_examples(config, part, seed, notes), _EXAMPLES_AT_ONCE):
                     raw.writelines(json.dumps(example, ensure_ascii=False) + "\n" for example in batch)
                     sources.extend(tokenizer.encode_batch([e.source for e in batch]))
-                    targets.extend(target_tokenizer.encode_batch([e.target for e in batch]))
+                    targets.extend(tokenizer.encode_batch([e.target for e in batch]))
             if not targets.count:
                 raise DataError(
                     f"no pairs are left for {part}", "give more pairs, or --data.valid and --data.test files"
@@ -106,22 +103,24 @@ def prepare_pairs(
 
 
 def prepare_text(config: DataConfig, tokenizer: TokenizerLike) -> dict[str, TextSet]:
-    """{"train": TextSet, "valid": …, "test": …}, those that exist. Documents (files, Parquet rows) have <eos>
-    between them if the tokenizer has one. Without `valid` files the last `holdout` of the characters is
+    """{"train": TextSet, "valid": …, "test": …}, those that exist. Each document (file, Parquet row) begins with
+    <eos> if the tokenizer has one: what ends one text is what the next starts from.
+    Without `valid` files the last `holdout` of the characters is
     valid; without `test` files there is no test part."""
-    key = _key(config, 0, tokenizer.hash(), "")
+    key = _key(config, 0, tokenizer.hash())
 
     def fill(folder: Path) -> None:
         for part in _parts(config):
             n_bytes = n_unknown = 0
             with Writer(folder, part, tokenizer.vocab_size) as writer:
-                between: list[int] = []
+                eos = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+                between = eos if part == "train" or getattr(config, part) else []  # else the text is cut in the middle
                 for chunks in _batched(_chunks(config, part), _CHUNKS_AT_ONCE):
                     for chunk, ids in zip(chunks, tokenizer.encode_batch([c.text for c in chunks]), strict=True):
                         writer.extend([between + ids])
                         n_bytes += len(chunk.text.encode())
                         n_unknown += ids.count(tokenizer.unk_id) if tokenizer.unk_id is not None else 0
-                        between = [tokenizer.eos_id] if chunk.last and tokenizer.eos_id is not None else []
+                        between = eos if chunk.last else []
             if not writer.length:
                 raise DataError(f"no text is left for {part}", "give more text, or other --data.holdout")
             share = n_unknown / writer.length
@@ -150,19 +149,17 @@ def _parts(config: DataConfig) -> list[Split]:
     """The parts there will be."""
     if config.kind not in ("pairs", "text"):
         return list(SPLITS)
-    held_out = config.holdout > 0
-    apart = {"train": True, "valid": held_out, "test": held_out and config.kind == "pairs"}
+    held_out = config.holdout > 0 and bool(config.train)
+    apart = {"train": bool(config.train), "valid": held_out, "test": held_out and config.kind == "pairs"}
     return [part for part in SPLITS if getattr(config, part) or apart[part]]
 
 
-def _key(config: DataConfig, seed: int, *tokenizers: str) -> dict[str, object]:
+def _key(config: DataConfig, seed: int, tokenizer: str) -> dict[str, object]:
     if not 0 <= config.holdout < 0.5:
         raise DataError(f"data.holdout is {config.holdout}: must be at least 0 and less than 0.5")
-    key: dict[str, object] = {"version": _VERSION, "kind": config.kind, "tokenizers": tokenizers}
+    key: dict[str, object] = {"version": _VERSION, "kind": config.kind, "tokenizer": tokenizer}
     if config.kind in ("pairs", "text"):
-        files = {
-            part: fingerprint(getattr(config, part)) for part in SPLITS if part == "train" or getattr(config, part)
-        }
+        files = {part: fingerprint(getattr(config, part)) for part in SPLITS if getattr(config, part)}
         return key | {"files": files, "holdout": config.holdout}
     return key | {"seed": seed, "examples": config.examples, "held_out": config.held_out}
 

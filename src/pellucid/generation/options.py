@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pellucid.errors import UserError
+
 
 @dataclass(frozen=True)
 class GenerationOptions:
@@ -24,3 +26,23 @@ class GenerationOptions:
     seed: int = 0
     stop: tuple[str, ...] = ()
     deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        """UserError where options are out of range or contradict each other."""
+        if self.beam > 1 and self.temperature > 0:
+            raise UserError("a beam search does not sample", "choose beam 1 or temperature 0")
+        if not 1 <= self.n_best <= self.beam:
+            raise UserError(f"n_best is {self.n_best}, beam {self.beam}", "n_best must be between 1 and beam")
+        right = {
+            "max_new": self.max_new >= 1,
+            "temperature": self.temperature >= 0,
+            "top_k": self.top_k >= 0,
+            "top_p": self.top_p > 0,
+            "repetition_penalty": self.repetition_penalty > 0,
+            "stop": "" not in self.stop,
+        }
+        for name, fits in right.items():
+            if not fits:
+                raise UserError(
+                    f"generation.{name} cannot be {getattr(self, name)!r}", "see `pellucid generate --help`"
+                )

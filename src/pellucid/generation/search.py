@@ -168,7 +168,6 @@ def _requests(
     first_index: int = 0,
 ) -> list[Request]:
     """Checked inputs. Raises what `generate` raises."""
-    _check(options)
     prefixes = [()] * len(inputs) if prefixes is None else prefixes
     if len(prefixes) != len(inputs):
         raise UserError(f"there are {len(inputs)} inputs and {len(prefixes)} prefixes", "give one prefix per input")
@@ -182,20 +181,6 @@ def _requests(
         before = tuple(ids) if speaker.goes_on else ()
         requests.append(Request(index, tuple(ids), tuple(prefix), int(min(options.max_new, room)), before))
     return requests
-
-
-def _check(options: GenerationOptions) -> None:
-    """Raises UserError where options are out of range or contradict each other."""
-    o = options
-    if o.beam > 1 and o.temperature > 0:
-        raise UserError("a beam search does not sample", "choose beam 1 or temperature 0")
-    if not 1 <= o.n_best <= o.beam:
-        raise UserError(f"n_best is {o.n_best}, beam {o.beam}", "n_best must be between 1 and beam")
-    limits = {"max_new": o.max_new >= 1, "temperature": o.temperature >= 0, "top_k": o.top_k >= 0, "top_p": o.top_p > 0}
-    wrong = [name for name, right in (limits | {"repetition_penalty": o.repetition_penalty > 0}).items() if not right]
-    if wrong or "" in o.stop:
-        name = wrong[0] if wrong else "stop"
-        raise UserError(f"generation.{name} cannot be {getattr(o, name)!r}", "see `pellucid generate --help`")
 
 
 @contextmanager

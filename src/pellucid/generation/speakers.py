@@ -165,15 +165,13 @@ class Seq2SeqSpeaker:
         """
         _check_ids(source, config.vocab_size)
         _check_ids(prefix, config.decoder_vocab_size or config.vocab_size)
-        if config.positions != "learned":
-            return float("inf")
         for what, length in (("has", len(source)), ("is forced to start with", len(prefix) + 1)):
             if length > config.max_length:
                 raise DataError(
-                    f"{what} {length} tokens, and the model knows {config.max_length} positions",
-                    "split it, or train with a larger model.max_length or with model.positions sinusoidal",
+                    f"{what} {length} tokens, and the model was made for {config.max_length}",
+                    "split it, or train with a larger model.max_length",
                 )
-        return config.max_length - len(prefix)
+        return max(0, config.max_length - len(prefix))
 
     @property
     def history(self) -> list[list[int]]:

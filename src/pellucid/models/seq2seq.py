@@ -9,6 +9,7 @@ from pellucid.models.inputs import make_embedding, refuse_too_long
 from pellucid.parts.cache import KeyValueCache, past, positions_of
 from pellucid.parts.heads import make_head
 from pellucid.parts.masks import Mask
+from pellucid.parts.norms import working
 from pellucid.parts.shapes import Ids, Keep, Logits, Memory, SourceIds, SourceKeep, States
 from pellucid.parts.stack import Block, CrossBlock, Stack, make_relative
 
@@ -41,7 +42,7 @@ class Seq2Seq(nn.Module):
         """The source [B,S] as memory [B,S,D]. Raises UserError when it is longer than the model's positions."""
         positions, keys = positions_of(keep, source.shape[1], 0, source.device)
         refuse_too_long(self.config, source.shape[1])
-        return self.encoder(self.embed(source, positions), positions, keys, mask=Mask(keep=keep))
+        return working(self.encoder(self.embed(source, positions), positions, keys, mask=Mask(keep=keep)))
 
     def decode(
         self,

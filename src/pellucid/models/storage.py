@@ -7,8 +7,9 @@ our names and its config.json and model card say so. Names and shapes are checke
 
 import dataclasses
 import json
-import os
+import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,8 +32,20 @@ OWN_PREFIX = "pellucid-"
 
 
 def save(model: nn.Module, folder: Path, tokenizer: Tokenizer | None = None, card: str = "") -> None:
-    """Writes the folder. Weights are saved in float32, tied ones once."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes the folder, aside first: a model that was there is replaced when the new one is whole. Weights are saved in float32,
+    tied ones once."""
+    aside, old = folder.with_name(f".{folder.name}-new"), folder.with_name(f".{folder.name}-old")
+    for leftover in (aside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    _write_folder(model, aside, tokenizer, card)
+    if folder.exists():
+        folder.rename(old)
+    aside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_folder(model: nn.Module, folder: Path, tokenizer: Tokenizer | None, card: str) -> None:
+    folder.mkdir(parents=True)
     config: ModelConfig = model.config  # type: ignore[assignment]
     family = next((f for f in FOREIGN.values() if f.fits(config)), None)
     tensors = {name: p.detach().float().cpu().contiguous() for name, p in model.named_parameters()}
@@ -57,8 +70,9 @@ def load(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") ->
         model = FAMILIES[config.family][0](config)
     shapes = {name: p.shape for name, p in model.named_parameters()}
     rows = family.rows(config) if family else None
+    tidy = partial(family.tidy, c=config) if family else None
     expected = shapes_of_theirs(rows, shapes) if rows else {name: tuple(shape) for name, shape in shapes.items()}
-    tensors = _read_tensors(folder / "model.safetensors", expected, getattr(family, "tidy", None), dtype, device)
+    tensors = _read_tensors(folder / "model.safetensors", expected, tidy, dtype, device)
     _put(model, to_ours(rows, tensors, shapes) if rows else tensors)
     has_tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")) or any(
         folder.glob("tok*.bin")
@@ -131,6 +145,10 @@ def _read_tensors(
             _compare(path, expected, found)
             return {name: file.get_tensor(theirs).to(dtype) for name, theirs in names.items()}
     except FileNotFoundError:
+        if (path.parent / "model.safetensors.index.json").exists():
+            raise DataError(
+                f"{path.parent}: weights in several files cannot be read yet", "merge them into one"
+            ) from None
         raise DataError(f"{path} does not exist", "a model folder holds config.json and model.safetensors") from None
     except SafetensorError as error:
         raise DataError(f"{path} is damaged: {error}", "copy or train the model again") from None
@@ -168,7 +186,4 @@ def _card(config: ModelConfig, family: ModuleType | None) -> str:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -76,16 +76,15 @@ def attend_explicit(
     return mixed.view(*q.shape[:3], v.shape[-1]), weights
 
 
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a + b
+def _sum(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    """What is added to the scores. A bias of -inf becomes the mask's finite number: a row of nothing else has a softmax then."""
+    if bias is not None:
+        bias = bias.clamp(min=torch.finfo(bias.dtype).min / 2)
+    return bias if mask is None else mask if bias is None else mask + bias
 
 
 def _blank(x: Tensor, seeing: Tensor | None) -> Tensor:
     return x if seeing is None else x * seeing
-
-
-def _turn(x: Tensor, angles: Angles | None) -> Tensor:
-    return x if angles is None else rotate(x, angles)
 
 
 class Attend(nn.Module):
@@ -157,13 +156,13 @@ class Attention(nn.Module):
         """[B,Q,d_query], [B,K,d_key], [B,K,d_value] -> [B,Q,D]. `angles` of the tokens in `queries` turn queries and keys (rotary)."""
         keys = queries if keys is None else keys
         values = keys if values is None else values
-        q = _turn(self.norm_query(self._split(self.query(queries))), angles)
+        q = rotate(self.norm_query(self._split(self.query(queries))), angles)
         compute = partial(self._remember, keys, values, angles)
         k, v = compute() if cache is None else cache.recall(compute)
         return self.out(self.attend(q, k, v, mask, bias).transpose(1, 2).flatten(2))
 
     def _remember(self, keys: Tensor, values: Tensor, angles: Angles | None) -> tuple[Tensor, Tensor]:
-        return _turn(self.norm_key(self._split(self.key(keys))), angles), self._split(self.value(values))
+        return rotate(self.norm_key(self._split(self.key(keys))), angles), self._split(self.value(values))
 
     def _split(self, x: Tensor) -> Tensor:
         """[B,T,heads·C] -> [B,heads,T,C]."""

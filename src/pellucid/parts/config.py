@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pellucid.errors import UserError
+
 FeedForwardKind = Literal["relu", "gelu", "gelu_tanh", "swiglu", "geglu"]
 
 
@@ -16,6 +18,12 @@ class Dropout:
     attention: float = 0.0
     hidden: float = 0.0
     residual: float = 0.0
+
+    def __post_init__(self) -> None:
+        """UserError that names the rate if it is none."""
+        for name, rate in vars(self).items():
+            if not 0.0 <= rate < 1.0:
+                raise UserError(f"dropout.{name} is {rate}", "it must be at least 0 and less than 1")
 
 
 @dataclass(frozen=True)
@@ -40,3 +48,14 @@ class StackConfig:
     residual: Literal["pre", "post"] = "pre"
     bias: bool = True
     dropout: Dropout = Dropout()
+
+    def __post_init__(self) -> None:
+        """UserError that names the field if sizes do not fit together."""
+        for name in ("d_model", "n_layers", "n_heads", "d_ff"):
+            if getattr(self, name) < 1:
+                raise UserError(f"stack.{name} is {getattr(self, name)}", "it must be at least 1")
+        n_kv_heads = self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+        if self.d_model % self.n_heads:
+            raise UserError(f"stack.d_model {self.d_model} is not a multiple of stack.n_heads {self.n_heads}")
+        if n_kv_heads < 1 or self.n_heads % n_kv_heads:
+            raise UserError(f"stack.n_heads {self.n_heads} is not a multiple of stack.n_kv_heads {n_kv_heads}")

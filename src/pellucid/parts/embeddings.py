@@ -90,7 +90,8 @@ class Embedding(nn.Module):
     def forward(self, ids: Ids, positions: Positions, segments: Ids | None = None) -> States:
         """ids [B,T], positions [B|1,T], segments [B,T] (None = all 0) -> [B,T,D]."""
         segments = torch.zeros_like(ids) if segments is None else segments
-        x = self.tokens(ids) * self.scale + self.positions(positions) + self.segments(segments)
+        tokens = self.tokens(ids) * self.scale
+        x = (tokens + self.positions(positions) + self.segments(segments)).to(tokens.dtype)
         return self.dropout(self.norm(x))
 
 

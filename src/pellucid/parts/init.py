@@ -36,18 +36,28 @@ def _xavier(w: Tensor, g: torch.Generator, n_layers: int) -> object:
     return nn.init.xavier_uniform_(w.view(w.shape[0], -1), generator=g)
 
 
+def _per_head(w: Tensor, g: torch.Generator, n_layers: int) -> object:
+    """Glorot's bound for each head's own matrix [in,out] of an additive score, stored as [heads,in,out] (or its vector [heads,in])."""
+    bound = math.sqrt(6 / (w.shape[-2] + w.shape[-1])) if w.dim() == 3 else math.sqrt(6 / (1 + w.shape[-1]))
+    return w.uniform_(-bound, bound, generator=g)
+
+
 def _unit_rows(w: Tensor, g: torch.Generator, n_layers: int) -> object:
     return w.normal_(0.0, w.shape[-1] ** -0.5, generator=g)
 
 
-_ALWAYS: list[tuple[str, Fill]] = [("*norm*.weight", _ones), ("*.bias", _zeros), ("*class_token", _zeros)]
+_ALWAYS: list[tuple[str, Fill]] = [
+    ("*norm*.weight", _ones),
+    ("*.bias", _zeros),
+    ("*class_token", _zeros),
+    ("*score.*", _per_head),
+]
 
 TABLE: dict[str, list[tuple[str, Fill]]] = {
     "xavier": [*_ALWAYS, ("*tokens.weight", _unit_rows), ("*positions.weight", _normal(0.02)), ("*.weight", _xavier)],
     "normal": [*_ALWAYS, ("*.weight", _normal(0.02))],
     "gpt2": [*_ALWAYS, ("*.out.weight", _residual), ("*.down.weight", _residual), ("*.weight", _normal(0.02))],
 }
-TABLE["xavier"].append(("*score.*", _xavier))
 
 
 @torch.no_grad()

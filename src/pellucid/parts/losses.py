@@ -42,7 +42,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        return *(None if g is None else g * gradient.to(g.dtype) for g in ctx.saved_tensors), None, None
+        return *(None if g is None else (g.float() * gradient).to(g.dtype) for g in ctx.saved_tensors), None, None
 
 
 def _chunk(x: Tensor, w: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Sum of the cross-entropies of states [N,D] · weight [V,D]ᵀ + bias [V] for targets int64 [N], in nats.
 
-    Equals `F.cross_entropy(logits, targets, reduction="sum", label_smoothing=…)` in value and gradients, in less memory and time. label
-    smoothing: Szegedy et al. 2016, section 7.
+    Equals `F.cross_entropy(logits, targets, reduction="sum", label_smoothing=…)` in value and gradients, in less memory and time;
+    every target counts (there is no ignored one). Label smoothing: Szegedy et al. 2016, section 7.
     """
     return _LinearCrossEntropy.apply(states, weight, bias, targets, label_smoothing)

@@ -27,7 +27,11 @@ class Mask:
     segments: Tensor | None = None
     prefix: Tensor | None = None
     pairs: Tensor | None = None
-    _memo: dict = field(default_factory=dict, repr=False)
+    _memo: dict = field(default_factory=dict, repr=False, init=False)
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"a window holds at least the query itself: {self.window} is less than 1")
 
     # -- constructors from the field's conventions
 
@@ -38,23 +42,30 @@ class Mask:
         return cls(keep=allowed) if lengths.dim() == 1 else cls(pairs=allowed)
 
     @classmethod
-    def ones_keep(cls, mask: Tensor) -> "Mask":
-        """1 or True = may look (Hugging Face's attention_mask, SDPA): [B,K] of keys or [B,Q,K] of pairs."""
-        return cls(keep=mask.bool()) if mask.dim() == 2 else cls(pairs=_three_axes(mask).bool())
+    def ones_keep(cls, keys: Tensor | None = None, *, pairs: Tensor | None = None) -> "Mask":
+        """1 or True = may look (Hugging Face's attention_mask, SDPA's boolean attn_mask): of keys [B,K], of pairs [Q,K], [B,Q,K] or
+        [B,1,Q,K]."""
+        if keys is not None and keys.dim() != 2:
+            raise ValueError(f"a mask of keys is [B,K], this one has shape {list(keys.shape)}; is it one of pairs=?")
+        return cls(
+            keep=None if keys is None else keys.bool(), pairs=None if pairs is None else _three_axes(pairs).bool()
+        )
 
     @classmethod
-    def ones_masked(cls, mask: Tensor) -> "Mask":
-        """1 or True = must not look (`nn.MultiheadAttention`'s key_padding_mask and attn_mask): [B,K] of keys or [B,Q,K] of pairs."""
-        return cls.ones_keep(~mask.bool())
+    def ones_masked(cls, keys: Tensor | None = None, *, pairs: Tensor | None = None) -> "Mask":
+        """1 or True = must not look (`nn.MultiheadAttention`: key_padding_mask is one of keys, a boolean attn_mask one of pairs)."""
+        turned = [None if mask is None else ~mask.bool() for mask in (keys, pairs)]
+        return cls.ones_keep(turned[0], pairs=turned[1])
 
     @classmethod
-    def additive(cls, mask: Tensor) -> "Mask":
-        """0 = may look, a large negative number (-1e9, -inf) = must not: [B,K], [B,Q,K] or [B,1,Q,K]."""
-        if not mask.is_floating_point():
+    def additive(cls, keys: Tensor | None = None, *, pairs: Tensor | None = None) -> "Mask":
+        """0 = may look, a large negative number (-1e9, -inf) = must not, to be added to scores."""
+        if any(mask is not None and not mask.is_floating_point() for mask in (keys, pairs)):
             raise ValueError(
                 "an additive mask holds floating-point numbers; for 0/1 masks use ones_keep or ones_masked"
             )
-        return cls.ones_keep(mask > -1e4)
+        allowed = [None if mask is None else mask > -1e4 for mask in (keys, pairs)]
+        return cls.ones_keep(allowed[0], pairs=allowed[1])
 
     # -- combination
 
@@ -158,12 +169,13 @@ def _both(a, b, combine):  # type: ignore[no-untyped-def]
     return b if a is None else a if b is None else combine(a, b)
 
 
-def _three_axes(mask: Tensor) -> Tensor:
-    if mask.dim() == 4 and mask.shape[1] == 1:
-        return mask[:, 0]
-    if mask.dim() != 3:
-        raise ValueError(f"a mask is [B,K], [B,Q,K] or [B,1,Q,K]; this one has shape {tuple(mask.shape)}")
-    return mask
+def _three_axes(pairs: Tensor) -> Tensor:
+    """[Q,K], [B,Q,K] or [B,1,Q,K] as [B|1,Q,K]."""
+    if pairs.dim() == 4 and pairs.shape[1] == 1:
+        return pairs[:, 0]
+    if pairs.dim() not in (2, 3):
+        raise ValueError(f"a mask of pairs is [Q,K], [B,Q,K] or [B,1,Q,K]; this one has shape {list(pairs.shape)}")
+    return pairs if pairs.dim() == 3 else pairs.unsqueeze(0)
 
 
 def _fits(tensor: Tensor, name: str, size: int) -> Tensor:

@@ -7,29 +7,13 @@ from pellucid.parts.config import Norm
 from pellucid.parts.shapes import Keep, States
 
 
-class LayerNorm(nn.LayerNorm):
-    """PyTorch's, with its result in the precision that autocast asks for: cast once here, not in every projection that reads it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[…,D] to […,D]."""
-        return working(super().forward(x))
-
-
-class RMSNorm(nn.RMSNorm):
-    """PyTorch's, with its result in the precision that autocast asks for."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[…,D] to […,D]."""
-        return working(super().forward(x))
-
-
 def working(x: Tensor) -> Tensor:
-    """x in the precision matrix products will take it in."""
+    """x in the precision that autocast computes products in: cast once, not by each projection that reads it."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
-NORMS = {"layer": LayerNorm, "rms": RMSNorm}
+NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 
 def make_norm(norm: Norm, width: int) -> nn.Module:

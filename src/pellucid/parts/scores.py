@@ -21,16 +21,19 @@ class Dot(nn.Module):
 
     def forward(self, q: Queries, k: Keys) -> Weights:
         """Scores of every query for every key."""
-        scores = group(q * self.scale(q.shape[-1]), k) @ k.transpose(-1, -2)
-        return scores.view(*q.shape[:3], k.shape[2])
+        return products(q, k)
 
 
-class ScaledDot(Dot):
+class ScaledDot(nn.Module):
     """q·k / √C: keeps the variance of the scores at 1 for unit-variance inputs (Vaswani et al. 2017, section 3.2.1)."""
 
     def scale(self, head_dim: int) -> float:
         """1 / √C."""
         return 1.0 / math.sqrt(head_dim)
+
+    def forward(self, q: Queries, k: Keys) -> Weights:
+        """Scores of every query for every key."""
+        return products(q * self.scale(q.shape[-1]), k)
 
 
 class Additive(nn.Module):
@@ -65,6 +68,11 @@ class Additive(nn.Module):
     def _chunk(self, hidden_q: Tensor, hidden_k: Tensor) -> Tensor:
         hidden = torch.tanh(hidden_q.unsqueeze(3) + hidden_k.unsqueeze(2))  # [B,H,Q,K,A]
         return (hidden * self.value[:, None, None, :]).sum(-1)
+
+
+def products(q: Queries, k: Keys) -> Weights:
+    """q·k of every query for every key of its group."""
+    return (group(q, k) @ k.transpose(-1, -2)).view(*q.shape[:3], k.shape[2])
 
 
 def group(q: Tensor, k: Tensor) -> Tensor:

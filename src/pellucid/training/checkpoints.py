@@ -22,6 +22,7 @@ from typing import Any
 import filelock
 import safetensors
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -87,10 +88,10 @@ def write(
         _remove(final)  # only ever a twin or a broken one: the newest whole one is where the run goes on from
         temporary.rename(final)
         _sync(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if error.errno == errno.ENOSPC:
-            _check_space(folder, 2**63)
+        if getattr(error, "errno", errno.ENOSPC) == errno.ENOSPC:  # safetensors tells no number
+            _check_space(folder, 2 * size)
         raise
     return final
 
@@ -200,9 +201,12 @@ def prune(folder: Path, keep: int, protected: Collection[int]) -> None:
 
 
 def read(path: Path, stem: str) -> dict[str, Tensor]:
-    """The tensors of one file of a checkpoint, on the CPU; empty if there is no such file. Verify first."""
+    """The tensors of one file of a checkpoint, on the CPU; empty if there is no such file. Verify first.
+
+    Copies: Windows cannot remove a file while its memory is mapped.
+    """
     file = path / f"{stem}.safetensors"
-    return load_file(file) if file.exists() else {}
+    return {name: tensor.clone() for name, tensor in load_file(file).items()} if file.exists() else {}
 
 
 def read_state(path: Path) -> dict[str, Any]:

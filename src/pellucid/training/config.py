@@ -58,6 +58,8 @@ class TrainingConfig:
         for name, low in least.items():
             if not getattr(self, name) >= low:
                 raise UserError(f"training.{name} is {getattr(self, name)}", f"it must be at least {low}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"training.betas are {self.betas}", "each must be at least 0 and less than 1")
         for name in ("final_lr", "decay", "ema", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"training.{name} is {getattr(self, name)}", "it must be between 0 and 1")

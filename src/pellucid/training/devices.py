@@ -96,7 +96,11 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # musl has no mallopt
             libc = ctypes.CDLL("libc.so.6")
-            for setting, value in ((-3, 2**25), (-1, 2**30), (-2, 2**26)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+            for setting, value in (
+                (-3, 2**25),
+                (-1, 2**30),
+                (-2, 2**26),
+            ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
                 libc.mallopt(setting, value)
 
 

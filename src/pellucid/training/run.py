@@ -1,6 +1,7 @@
 """A run: a recipe put together (tokenizer, data, model, task, machine) and given to the loop. Begun, resumed, and proven resumable."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ from pellucid.data.prepare import prepare_pairs, prepare_text, texts_for_tokeniz
 from pellucid.data.text import TextData
 from pellucid.errors import DataError, UserError
 from pellucid.models import storage
-from pellucid.models.build import build
+from pellucid.models.build import build, count
 from pellucid.models.config import ModelConfig
 from pellucid.tasks import metrics
 from pellucid.tasks.language import LanguageModel
@@ -64,10 +65,10 @@ def check(recipe: Recipe) -> None:
         raise UserError(f"training.metric = {metric!r} is for translations", "use metric = 'loss'")
     if metric in ("bleu", "chrf") and not metrics.has_bleu():
         raise UserError(f"training.metric = {metric!r} needs the package sacrebleu", "pip install 'pellucid[bleu]'")
+    if recipe.training.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("training.tensorboard needs the package tensorboard", "pip install 'pellucid[tensorboard]'")
     devices.find(recipe.training.device)
-    heads, width = recipe.model.stack.n_heads, recipe.model.stack.d_model
-    if width % heads or heads % (recipe.model.stack.n_kv_heads or heads):
-        raise UserError(f"d_model {width} must be a multiple of n_heads {heads}, and that of n_kv_heads")
+    count(replace(recipe.model, vocab_size=1))  # sizes that do not fit together are said now
 
 
 @dataclass
@@ -90,6 +91,8 @@ def prepare(recipe: Recipe, folder: Path | None) -> Fit:
         texts = texts_for_tokenizer(recipe.data, recipe.seed)
         tokenizer = text.train(texts, recipe.data.tokenizer, recipe.data.vocab_size, recipe.data.lowercase)
     ids = {f"{name}_id": getattr(tokenizer, f"{name}_id") for name in ("pad", "bos", "eos")}
+    if recipe.task == "language-model":
+        ids["bos_id"] = ids["eos_id"]  # what stands between texts is also what a new text starts from, as in GPT-2
     if 0 < recipe.model.vocab_size < tokenizer.vocab_size:
         raise UserError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, model.vocab_size is {recipe.model.vocab_size}",
@@ -104,7 +107,7 @@ def _pairs(recipe: Recipe, tokenizer: text.Tokenizer, config: ModelConfig) -> tu
     parts, t = prepare_pairs(recipe.data, tokenizer, recipe.seed), recipe.training
     valid = parts.get("valid") or parts["train"]
     held = Held(valid.examples(t.evaluate_limit or None), valid.sources, valid.targets).first(t.evaluate_limit)
-    n_held, held = len(held.examples), held.within(config.max_length) if config.positions == "learned" else held
+    n_held, held = len(held.examples), held.within(config.max_length)
     if not held.examples:
         raise DataError(f"every held-out pair is longer than the model's {config.max_length} positions")
     data = PairData(
@@ -253,12 +256,18 @@ def verify_resume(recipe: Recipe, workdir: Path, steps: int) -> Report:
     shutil.copy(whole / "run.json", parts / "run.json")
     lines = [_kill_at(parts, step) for step in sorted({max(1, steps // 3), max(1, 2 * steps // 3)})]
     resume(parts)
-    equal = True
+    compared = {"metrics.jsonl without times": _metrics(whole) == _metrics(parts)}
     for path in sorted((whole / "checkpoints" / f"step-{steps:06d}").glob("*.safetensors")):
-        same = path.read_bytes() == (parts / "checkpoints" / path.parent.name / path.name).read_bytes()
-        equal &= same
-        lines.append(f"{path.name}: {path.stat().st_size:,} bytes {'equal' if same else 'DIFFERENT'}")
-    return Report(equal, lines)
+        twin = parts / "checkpoints" / path.parent.name / path.name
+        compared[f"{path.name}, {path.stat().st_size:,} bytes"] = path.read_bytes() == twin.read_bytes()
+    lines += [f"{what}: {'equal' if same else 'DIFFERENT'}" for what, same in compared.items()]
+    return Report(all(compared.values()), lines)
+
+
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    """What a run logged, but for how long it took."""
+    records = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [{name: value for name, value in record.items() if "second" not in name} for record in records]
 
 
 def _kill_at(folder: Path, step: int) -> str:
@@ -266,7 +275,9 @@ def _kill_at(folder: Path, step: int) -> str:
     code = f"from pathlib import Path; from pellucid.training.run import resume; resume(Path({str(folder)!r}))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics_file = folder / "metrics.jsonl"
-    while process.poll() is None and (not metrics_file.exists() or metrics_file.read_text().count('"train"') < step):
+    while process.poll() is None and (
+        not metrics_file.exists() or metrics_file.read_text(encoding="utf-8").count('"train"') < step
+    ):
         time.sleep(0.01)
     ended = process.poll() is not None
     process.kill()

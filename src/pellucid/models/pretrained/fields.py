@@ -24,8 +24,9 @@ def honour(theirs: Mapping[str, Any], honoured: Collection[str], only: Mapping[s
                 f"config.json: {name} = {value!r} is not understood",
                 "this model's numbers could differ: it is not loaded",
             )
-        if value != only[name]:
-            raise DataError(f"config.json: {name} = {value!r} is not supported, only {only[name]!r}")
+        known = only[name] if isinstance(only[name], tuple) else (only[name],)
+        if value not in known:
+            raise DataError(f"config.json: {name} = {value!r} is not supported, only {' or '.join(map(repr, known))}")
 
 
 def token_ids(theirs: Mapping[str, Any]) -> dict[str, int | None]:

@@ -14,7 +14,7 @@ HONOURED = {
     "n_ctx",
 }  # fmt: skip
 ONLY = {
-    "activation_function": "gelu_new",
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "reorder_and_upcast_attn": False,
@@ -98,7 +98,7 @@ def rows(c: ModelConfig) -> list[Row]:
     return per_layer(layers, c.stack.n_layers) + ends
 
 
-def tidy(name: str) -> str | None:
+def tidy(name: str, c: ModelConfig) -> str | None:
     """The name of a tensor in a file as the table has it; None for what older files carry along and nobody needs."""
     if name.endswith((".attn.bias", ".attn.masked_bias")) or name == "lm_head.weight":
         return None

@@ -28,7 +28,7 @@ def to_config(theirs: dict[str, Any]) -> ModelConfig:
     heads, width = theirs["num_attention_heads"], theirs["hidden_size"]
     honour(theirs, HONOURED, ONLY | {"head_dim": width // heads})
     rope = dict(theirs.get("rope_parameters") or theirs.get("rope_scaling") or {})
-    base = float(rope.pop("rope_theta", theirs.get("rope_theta", 10000.0)))
+    base = float(rope.pop("rope_theta", None) or theirs.get("rope_theta") or 10000.0)
     kind = rope.get("rope_type", rope.get("type", "default"))
     stack = StackConfig(
         d_model=width,
@@ -93,3 +93,8 @@ def rows(c: ModelConfig) -> list[Row]:
     ends = [row("model.embed_tokens.weight", "embed.tokens.weight"), row("model.norm.weight", "stack.norm.weight")]
     head = [] if c.tied else [row("lm_head.weight", "head.weight")]
     return per_layer(layers, c.stack.n_layers) + ends + head
+
+
+def tidy(name: str, c: ModelConfig) -> str | None:
+    """The name of a tensor in a file as the table has it; None for what a file may carry along and nobody needs."""
+    return None if name.endswith("rotary_emb.inv_freq") or (c.tied and name == "lm_head.weight") else name
