@@ -56,10 +56,10 @@ def saved_step(folder: Path) -> int:
     return max(checkpoints.all_steps(folder / "checkpoints"), default=0)
 
 
-def wait_for_step(process: "subprocess.Popen[bytes]", folder: Path, step: int) -> float:
-    """Seconds until the run has done `step`."""
+def wait_for_step(process: "subprocess.Popen[bytes]", folder: Path, step: int, old: int = 0) -> float:
+    """Seconds until the run has done `step`; what the metrics.jsonl of inode `old` says is of the process before."""
     begin = time.perf_counter()
-    while process.poll() is None and last_step(folder) < step:
+    while process.poll() is None and (inode(folder) == old or last_step(folder) < step):
         time.sleep(0.01)
     return time.perf_counter() - begin
 
@@ -98,7 +98,7 @@ def torture(folder: Path, recipe: Recipe, kills: int, pace: float, seed: int) ->
             time.sleep(moments.uniform(0.0, start_up))
         else:  # on average all kills together bring it to the end, however busy the machine is
             ahead = moments.uniform(0.0, 2 * (recipe.training.steps - before) / (left + 1))
-            wait_for_step(process, folder, before + 1 + int(ahead))
+            wait_for_step(process, folder, before + 1 + int(ahead), file)
             time.sleep(moments.uniform(0.0, 2 * pace))
         if process.poll() is not None:
             must_be_zero(process, folder)

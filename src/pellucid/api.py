@@ -102,7 +102,7 @@ class Pipeline:
         return self._tokenizer
 
     @overload
-    def generate(self, texts: str, options: GenerationOptions | None = None, prefix: str = "") -> Generated: ...
+    def generate(self, texts: str, options: GenerationOptions | None = None, prefix: str = "") -> Generated: ...  # type: ignore[overload-overlap]
 
     @overload
     def generate(

@@ -160,20 +160,20 @@ def test_text_is_cut_as_tiny_shakespeare_is(tmp_path):
     parts = prepare_text(config, Letters())
     assert list(parts) == ["train", "valid"]
     cut = int(len(text) * 0.9)
-    assert Letters().decode(parts["train"].tokens) == text[:cut] == "".join(texts_for_tokenizer(config))
+    assert Letters().decode(parts["train"].tokens) == "|" + text[:cut] == "|" + "".join(texts_for_tokenizer(config))
     assert Letters().decode(parts["valid"].tokens) == text[cut:]
     assert parts["valid"].n_bytes == len(text[cut:].encode()) and not parts["valid"].notes
 
 
-def test_documents_have_eos_between_them(tmp_path):
+def test_documents_begin_with_eos(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text(name * 3)
     config = DataConfig(kind="text", train=(str(tmp_path / "*.txt"),), holdout=0.0)
-    assert Letters().decode(prepare_text(config, Letters())["train"].tokens) == "aaa|bbb"
+    assert Letters().decode(prepare_text(config, Letters())["train"].tokens) == "|aaa|bbb"
     without = prepare_text(config, Letters(eos_id=None))["train"]
     assert Letters().decode(without.tokens) == "aaabbb"
     small = prepare_text(config, Letters(ord("b") + 4))["train"]
-    assert "42.86% of the tokens of train are unknown" in small.notes[0]
+    assert "33.33% of the tokens of train are unknown" in small.notes[0]
 
 
 @pytest.mark.data

@@ -200,14 +200,14 @@ def test_batches_hold_each_request_once_and_keep_to_the_limit() -> None:
 def test_what_cannot_be_is_said_plainly() -> None:
     model = tiny("gpt")
     for options, word in (
-        (GenerationOptions(beam=2, temperature=1.0), "sample"),
-        (GenerationOptions(n_best=2), "n_best"),
-        (GenerationOptions(max_new=0), "max_new"),
-        (GenerationOptions(top_p=0.0), "top_p"),
-        (GenerationOptions(stop=("",)), "stop"),
+        ({"beam": 2, "temperature": 1.0}, "sample"),
+        ({"n_best": 2}, "n_best"),
+        ({"max_new": 0}, "max_new"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"stop": ("",)}, "stop"),
     ):
         with pytest.raises(UserError, match=word):
-            generate(model, [[3]], options)
+            GenerationOptions(**options)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="input 1 has token 99"):
         generate(model, [[99]])
     with pytest.raises(UserError, match="one prefix per input"):

@@ -6,13 +6,17 @@ import pytest
 import torch
 from torch import nn
 
+from pellucid.errors import UserError
 from pellucid.models.pretrained import torch_nn
-from pellucid.parts.attention import Attention, Widths
+from pellucid.parts.attention import Attention, Widths, attend, attend_explicit
+from pellucid.parts.config import Dropout, StackConfig
 from pellucid.parts.embeddings import Embedding, Patches, Tokens
+from pellucid.parts.init import TABLE, initialise
 from pellucid.parts.masks import Mask
 from pellucid.parts.norms import BatchNormOverTime
 from pellucid.parts.positions import Sinusoidal
 from pellucid.parts.scores import Additive
+from pellucid.parts.stack import Block
 from tests.families import close, ids
 
 
@@ -124,3 +128,41 @@ def test_batch_norm_equals_pytorchs_and_ignores_padding() -> None:
     out = padded(x.masked_fill(~keep.unsqueeze(-1), 99.0), keep)
     assert close(out[keep], alone(x[keep][None])[0]) and (out[~keep] == 0).all()
     assert close(padded.running_mean, alone.running_mean) and close(padded.running_var, alone.running_var)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"n_heads": 3}, "d_model 256 is not a multiple of stack.n_heads 3"),
+        ({"n_kv_heads": 3}, "n_heads 4 is not a multiple of stack.n_kv_heads 3"),
+        ({"n_layers": 0}, "stack.n_layers is 0"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_by_the_config(sizes: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        StackConfig(**sizes)
+    with pytest.raises(UserError, match="dropout.residual is 1.0"):
+        Dropout(residual=1.0)
+
+
+@pytest.mark.parametrize("scheme", TABLE)
+def test_additive_scores_are_initialised_head_by_head(scheme: str) -> None:
+    attention = Attention(128, 2, score=Additive(64, 64, 64, n_heads=2))
+    initialise(attention, scheme, 1)
+    bound = (6 / 128) ** 0.5
+    assert 0.95 * bound < attention.attend.score.query.abs().max() <= bound
+
+
+@pytest.mark.parametrize("residual", ["pre", "post"])
+def test_under_autocast_the_residual_stream_stays_float32(residual: str) -> None:
+    block = Block(StackConfig(16, 1, 2, d_ff=32, residual=residual))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert block(torch.randn(1, 3, 16)).dtype == torch.float32
+
+
+def test_a_bias_that_forbids_a_whole_row_is_no_reason_for_nan() -> None:
+    q, k, v = (torch.randn(1, 2, 3, 4) for _ in range(3))
+    bias = torch.zeros(1, 2, 3, 3)
+    bias[:, :, 1] = float("-inf")
+    fused, explicit = attend(q, k, v, bias=bias), attend_explicit(q, k, v, bias=bias)[0]
+    assert fused.isfinite().all() and close(fused, explicit)

@@ -90,8 +90,9 @@ def write(
         _sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if getattr(error, "errno", errno.ENOSPC) == errno.ENOSPC:  # safetensors tells no number
-            _check_space(folder, 2 * size)
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if full or isinstance(error, SafetensorError):  # which tells no number
+            _check_space(folder, 2**63 if full else 2 * size)
         raise
     return final
 
