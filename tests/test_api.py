@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import pellucid
-from pellucid.api import Pipeline
+from pellucid.api import Generated, Pipeline
 from pellucid.errors import DataError, UserError
 from pellucid.generation.options import GenerationOptions
 from pellucid.models import storage
@@ -83,7 +83,7 @@ def test_an_unfinished_run_is_its_newest_checkpoint(copy_run: Path, tmp_path: Pa
     assert any(not torch.equal(one[name], two[name]) for name in one)
     finished = pellucid.load(copy_run).model.state_dict()  # judged once, at its last step
     assert all(torch.equal(one[name], finished[name]) for name in one)
-    assert last.generate("abc", SHORT)[0].text == pellucid.load(copy_run).generate("abc", SHORT)[0].text
+    assert last.generate("abc", SHORT).text == pellucid.load(copy_run).generate("abc", SHORT).text
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     with pytest.raises(DataError, match="has no model yet"):
         pellucid.load(tmp_path / "run")
@@ -92,11 +92,16 @@ def test_an_unfinished_run_is_its_newest_checkpoint(copy_run: Path, tmp_path: Pa
 def test_dtype_is_as_asked(copy_run: Path) -> None:
     half = pellucid.load(copy_run, dtype=torch.bfloat16)
     assert {p.dtype for p in half.model.parameters()} == {torch.bfloat16}
-    assert half.generate("abc", SHORT)[0].finished in (True, False)
+    assert half.generate("abc", SHORT).finished in (True, False)
     np.testing.assert_allclose(half.alignment("abc")[2].sum(1), 1, atol=1e-5)
 
 
 # --- generating -----------------------------------------------------------------------------------------------------
+
+
+def ranked(one: Generated) -> list[Generated]:
+    """An answer and the next best, flat."""
+    return [replace(one, others=()), *one.others]
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -105,30 +110,31 @@ def test_company_changes_nothing(name: str, how: str, request: pytest.FixtureReq
     """Laws 2 and 4: a text alone, or among others in any order, is answered alike."""
     pipeline, options = request.getfixturevalue(name), HOW[how]
     texts = SOURCES if name == "copier" else PROMPTS
-    together = pipeline.generate(texts, options)
-    n = options.n_best
-    assert len(together) == n * len(texts)
-    for i, text in enumerate(texts):
-        alone = pipeline.generate(text, options, first_index=i)
-        assert [one.text for one in alone] == [one.text for one in together[n * i : n * (i + 1)]]
-        assert [one.score for one in alone] == pytest.approx(
-            [one.score for one in together[n * i : n * (i + 1)]], abs=1e-4
-        )
-        assert [one.score for one in alone] == sorted((one.score for one in alone), reverse=True), "the best first"
+    together = [ranked(one) for one in pipeline.generate(texts, options)]
+    assert [len(answers) for answers in together] == [options.n_best] * len(texts)
+    for i, (text, answers) in enumerate(zip(texts, together, strict=True)):
+        alone = ranked(pipeline.generate([text], options, first_index=i))
+        assert [one.text for one in alone] == [one.text for one in answers]
+        assert [one.score for one in alone] == pytest.approx([one.score for one in answers], abs=1e-4)
+        if not options.temperature:
+            assert pipeline.generate(text, options).text == answers[0].text, "a text that is no list is one answer"
     if not options.temperature:
         mixed = pipeline.generate(texts[::-1], options)
-        assert [one.text for one in mixed[::n]] == [one.text for one in together[::n]][::-1]
+        assert [one.text for one in mixed[::-1]] == [answers[0].text for answers in together]
 
 
 @pytest.mark.parametrize("name", ["copier", "writer"])
-def test_one_beam_is_greedy_and_the_same_seed_the_same_text(name: str, request: pytest.FixtureRequest) -> None:
+def test_n_best_and_seeds(name: str, request: pytest.FixtureRequest) -> None:
     pipeline = request.getfixturevalue(name)
     text, sampling = ("abc", "the old")[name == "writer"], HOW["sampling"]
     assert pipeline.generate(text, sampling) == pipeline.generate(text, sampling)
-    seeds = {pipeline.generate(text, replace(sampling, seed=seed))[0].text for seed in range(8)}
-    assert len(seeds) > 1
-    best, second, third = pipeline.generate(text, replace(SHORT, beam=3, n_best=3))
-    assert best.score >= second.score >= third.score and len({best.text, second.text, third.text}) == 3
+    assert len({pipeline.generate(text, replace(sampling, seed=seed)).text for seed in range(8)}) > 1
+    best = ranked(pipeline.generate(text, replace(SHORT, beam=4, n_best=4)))
+    done = [one.score for one in best if one.finished]
+    cut = [one.score for one in best if not one.finished]
+    assert done == sorted(done, reverse=True) and cut == sorted(cut, reverse=True), "the best first"
+    assert [one.finished for one in best] == [True] * len(done) + [False] * len(cut), "those that ended before"
+    assert len({one.text for one in best}) == 4
     assert pipeline.generate([], SHORT) == []
 
 
@@ -138,27 +144,24 @@ def test_a_prefix_is_how_each_answer_begins(name: str, request: pytest.FixtureRe
     for options in (SHORT, HOW["beam"]):
         answers = pipeline.generate(["abc", "the"], options, prefix="red")
         assert all(one.text.startswith("red") for one in answers)
-    free = pipeline.generate("abc", SHORT)[0].text
-    assert pipeline.generate("abc", replace(SHORT, max_new=10), prefix=free[:2])[0].text == free, "forced as it wanted"
+    free = pipeline.generate("abc", SHORT).text
+    forced = pipeline.generate("abc", replace(SHORT, max_new=10), prefix=free[:2])
+    assert forced.text == free, "forced to what it wanted"
 
 
+@pytest.mark.parametrize("prefix", ["", "a"])
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", ["copier", "writer"])
-def test_pieces_join_to_the_text(name: str, how: str, request: pytest.FixtureRequest) -> None:
-    pipeline = request.getfixturevalue(name)
-    options, pieces = replace(HOW[how], n_best=1), list[str]()
+def test_pieces_join_to_the_text(name: str, how: str, prefix: str, request: pytest.FixtureRequest) -> None:
+    pipeline, options = request.getfixturevalue(name), replace(HOW[how], n_best=1)
     for text in ("abc", "the old"):
-        whole = pipeline.generate(text, options)[0].text
-        assert "".join(pipeline.stream(text, options)) == whole
-        pieces.clear()
-        told = pipeline.generate(text, options, prefix="a", on_text=pieces.append)
-        assert "".join(pieces) == told[0].text == pipeline.generate(text, options, prefix="a")[0].text
-    with pytest.raises(UserError, match="only one text"):
-        pipeline.generate(["a", "b"], options, on_text=pieces.append)
+        pieces = list(pipeline.stream(text, options, prefix=prefix))
+        assert "".join(pieces) == pipeline.generate(text, options, prefix=prefix).text
+        assert "" not in pieces
 
 
 def test_a_completion_does_not_repeat_its_prompt_and_may_outgrow_the_model(writer: Pipeline) -> None:
-    long = writer.generate(TEXT[:100], replace(SHORT, max_new=60))[0]
+    long = writer.generate(TEXT[:100], replace(SHORT, max_new=60))
     assert not long.finished and len(long.text) == 60, "32 positions, 160 tokens"
 
 
@@ -170,7 +173,7 @@ def test_an_alignment_is_a_distribution_over_the_source(copier: Pipeline, target
     source, said, weights = copier.alignment("qwerty", target)
     assert source == list("qwerty") and weights.shape == (len(said), 6) and (weights >= 0).all()
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
-    assert "".join(said[:-1]) == (copier.generate("qwerty")[0].text if target is None else target)
+    assert "".join(said[:-1]) == (copier.generate("qwerty").text if target is None else target)
     assert said[-1] == "<eos>", "the end, too, was said after a look"
 
 
@@ -247,13 +250,13 @@ def test_transformers_goes_on_with_our_folder(text_run: Path, writer: Pipeline) 
         ids = tokenizer(prompt)["input_ids"]
         assert ids == writer.tokenizer.encode(prompt)
         said = theirs.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :]
-        assert tokenizer.decode(said, skip_special_tokens=True) == writer.generate(prompt, SHORT)[0].text
+        assert tokenizer.decode(said, skip_special_tokens=True) == writer.generate(prompt, SHORT).text
 
 
 @pytest.mark.data
 def test_a_foreign_model_tells_a_story(corpora: Path) -> None:
     story = pellucid.load(corpora / "weights" / "stories260K")
-    said = story.generate("Once upon a time", GenerationOptions(max_new=60))[0].text
+    said = story.generate("Once upon a time", GenerationOptions(max_new=60)).text
     assert said.startswith(", there was a little girl named Lily.") and story.model.config.family == "gpt"
     assert "".join(story.stream("Once upon a time", GenerationOptions(max_new=60))) == said
 
@@ -267,11 +270,10 @@ def test_it_is_the_story_that_transformers_tells(corpora: Path) -> None:
     story = pellucid.load(folder)
     theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
     ids = [1, *story.tokenizer.encode("Once upon a time")]
-    said = theirs.generate(torch.tensor([ids]), max_new_tokens=100, do_sample=False)[0].tolist()
+    said = theirs.generate(torch.tensor([ids]), max_new_tokens=100, do_sample=False).tolist()
     begun = len(story.tokenizer.decode(ids))
     assert (
-        story.generate("Once upon a time", GenerationOptions(max_new=100))[0].text
-        == story.tokenizer.decode(said)[begun:]
+        story.generate("Once upon a time", GenerationOptions(max_new=100)).text == story.tokenizer.decode(said)[begun:]
     )
 
 

@@ -33,14 +33,15 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def table(result: dict[str, Any], indent: str = "") -> str:
-    """The numbers one below the other, those of groups indented below them."""
-    width = max(map(len, result), default=0) + 2
-    lines = []
-    for name, value in result.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{name}:", table(value, indent + "  ")]
-            continue
-        label = name if indent else name.replace("_", " ")
-        lines.append(f"{indent}{label:{width}}{NUMBERS.get(type(value), '{}').format(value):>10}")
-    return "\n".join(lines)
+def table(result: dict[str, Any]) -> str:
+    """The numbers one below the other; of groups (locales, …) the three worst, all of them are in --json."""
+    shown = {name.replace("_", " "): _shown(value) for name, value in result.items() if name != "groups"}
+    groups = sorted(result.get("groups", {}).items(), key=lambda group: group[1])
+    if groups:
+        shown["worst groups"] = ", ".join(f"{name} {share:.3f}" for name, share in groups[:3]) + f" (of {len(groups)})"
+    width = max(map(len, shown), default=0) + 2
+    return "\n".join(f"{name:{width}}{value:>10}".rstrip() for name, value in shown.items())
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else str(value)
