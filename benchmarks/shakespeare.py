@@ -152,7 +152,9 @@ def main() -> None:
             asdict(r) | {"tokens_per_second": r.tokens / r.seconds, "seconds_to_promised": r.reached} for r in results
         ]
         found = {"threads": args.threads, "torch": torch.__version__, "flags_of_best": flags, "results": numbers}
-        args.json.write_text(json.dumps(found, indent=1).replace("Infinity", "null"), encoding="utf-8")
+        args.json.write_text(
+            json.dumps(found, indent=1).replace("Infinity", "null").replace("NaN", "null"), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -175,13 +175,13 @@ def test_types_of_flags() -> None:
 
 
 def test_table_of_an_evaluation() -> None:
-    text = evaluate.table({"loss": 1.23456, "bits_per_byte": 2.0, "examples": 12345, "groups": {"en_GB": 1.0}})
+    groups = {"en_GB": 1.0, "cs": 0.5, "de": 0.75, "fr": 0.875}
+    text = evaluate.table({"loss": 1.23456, "bits_per_byte": 2.0, "examples": 12345, "groups": groups})
     assert text.splitlines() == [
         "loss               1.2346",
         "bits per byte      2.0000",
         "examples           12,345",
-        "groups:",
-        "  en_GB      1.0000",
+        "worst groups   cs 0.500, de 0.750, fr 0.875 (of 4)",
     ]
 
 
