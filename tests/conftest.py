@@ -9,9 +9,7 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-os.environ["OMP_NUM_THREADS"] = (
-    "1"  # tiny models: threads that wait for one another on a busy machine are all that others would add
-)
+os.environ["OMP_NUM_THREADS"] = "1"  # the models are tiny: more threads would only wait for one another
 torch.set_num_threads(1)
 os.environ["PELLUCID_CACHE"] = tempfile.mkdtemp(prefix="pellucid-cache-")
 _hook = install_import_hook(["pellucid.parts", "pellucid.models"], "beartype.beartype")

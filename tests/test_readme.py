@@ -84,7 +84,7 @@ def test_every_command_names_a_verb_and_a_recipe_that_exist() -> None:
     from pellucid.cli.main import VERBS
 
     blocks = "".join(re.findall(r"```\w*\n(.*?)```", README, re.DOTALL))
-    named = re.findall(r"pellucid ([a-z-]+) ([\w./$()-]+)", blocks + MAKEFILE)
+    named = re.findall(r"(?:^|bin/|\(BIN\)/)pellucid ([a-z-]+) ([\w./$()-]+)", blocks + MAKEFILE, re.MULTILINE)
     assert len(named) > 10
     for verb, what in named:
         assert verb in VERBS, verb

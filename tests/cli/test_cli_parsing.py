@@ -216,13 +216,13 @@ def test_every_ending_is_plain_words(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_interrupted_run_can_be_resumed_once_it_has_a_checkpoint(tmp_path: Path) -> None:
+def test_an_interrupted_run_can_be_resumed_once_its_recipe_is_there(tmp_path: Path) -> None:
     def interrupt() -> str:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train.finish(tmp_path, interrupt)
-    (tmp_path / "checkpoints" / "step-000000").mkdir(parents=True)
+    (tmp_path / "run.toml").touch()
     assert train.finish(tmp_path, interrupt) == 75
     assert train.finish(tmp_path, lambda: "stopped") == 75
     assert train.finish(tmp_path, lambda: "done") == 0

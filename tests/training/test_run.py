@@ -206,4 +206,5 @@ def test_pairs_that_do_not_fit_the_model_are_refused_or_left_out(tmp_path: Path)
 def test_verify_resume_proves_it(tmp_path: Path) -> None:
     report = verify_resume(copy_recipe(evaluate_every=0), tmp_path, 30)
     assert report.equal and sum("killed" in line for line in report.lines) == 2
-    assert {"model.safetensors", "optimizer.safetensors"} <= {line.split(":")[0] for line in report.lines}
+    equal = {line.split(",")[0] for line in report.lines if line.endswith("equal")}
+    assert {"model.safetensors", "optimizer.safetensors"} <= equal

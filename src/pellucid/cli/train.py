@@ -46,15 +46,15 @@ def run(argv: list[str]) -> int:
 
 def finish(folder: Path, work: Callable[[], str]) -> int:
     """The exit code of `work`, which tells how it ended. An interrupt or SIGTERM is a stop, once there is a run to resume."""
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # while data is prepared; the loop has a handler of its own
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # for the time before the loop has its own
     try:
         ended = work()
     except KeyboardInterrupt:
         if not (folder / "run.toml").is_file():
             raise
         ended = "stopped"
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if ended != "stopped":
         return 0
     print(f"stopped; to go on: pellucid resume {folder}", file=sys.stderr)
