@@ -193,6 +193,7 @@ def test_multi30k(corpora):
     assert data.padding() < 0.08
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_tatoeba_has_no_sentence_on_both_sides(corpora):
     config = DataConfig(kind="pairs", train=(str(corpora / "pairs" / "tatoeba-en-fr.tsv.gz"),), holdout=0.01)

@@ -61,6 +61,7 @@ def test_speakers_agree_with_reading_afresh(family: str, positions: str, inputs:
     ),
     st.sampled_from([1.0, 1.3]),
 )
+@pytest.mark.slow
 def test_a_row_alone_is_the_same_in_any_batch(family: str, inputs: list, seed: int, how: dict, penalty: float) -> None:
     options = GenerationOptions(max_new=12, seed=seed, repetition_penalty=penalty, **how)
     model = tiny(family, seed)
