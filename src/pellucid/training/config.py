@@ -17,7 +17,8 @@ class TrainingConfig:
     `average`: mean of the weights of the last N checkpoints, taken if it is better than the best; `patience`:
     evaluations without a better `metric` before stopping, 0 = never. `evaluate_limit`: held-out pairs or windows
     that an evaluation during training looks at, 0 = all. `keep`: newest checkpoints kept, besides
-    the best. `threads` 0 = as many as torch takes.
+    the best. `precision`, `products` (the library of float32 products on a CPU) and `threads` are measured when a run begins unless they
+    are given: give them where two runs of one recipe must be equal to the bit..
     """
 
     steps: int = 1000
@@ -46,6 +47,7 @@ class TrainingConfig:
     log_every: int = 10
     keep: int = 2
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    products: Literal["auto", "plain", "onednn"] = "auto"
     device: str = "auto"
     threads: int = 0
     tensorboard: bool = False

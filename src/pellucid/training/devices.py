@@ -123,7 +123,9 @@ def choose(config: TrainingConfig, model: nn.Module, loss: Callable[[int], Tenso
     device, threads = find(config.device), config.threads or torch.get_num_threads()
     seconds: dict[str, float] = {}
     with using(Choices(device, threads=threads)):
-        products = "onednn" if device == "cpu" and onednn_is_exact() else "plain"
+        products = config.products
+        if products == "auto":
+            products = "onednn" if device == "cpu" and onednn_is_exact() else "plain"
         set_products(products)
         chosen, reason = config.precision, "asked for"
         if config.precision == "auto" and not bfloat16_is_native(device):

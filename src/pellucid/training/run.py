@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -271,19 +272,31 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _kill_at(folder: Path, step: int) -> str:
-    """Resumes the run in another process and kills that one outright once `step` steps are done."""
+    """Resumes the run in another process and kills that one outright once `step` steps are done.
+
+    Raises DataError where it ended by itself: then nothing is proven.
+    """
     code = f"from pathlib import Path; from pellucid.training.run import resume; resume(Path({str(folder)!r}))"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics_file = folder / "metrics.jsonl"
-    while process.poll() is None and (
-        not metrics_file.exists() or metrics_file.read_text(encoding="utf-8").count('"train"') < step
-    ):
-        time.sleep(0.01)
-    ended = process.poll() is not None
-    process.kill()
-    process.wait()
-    if ended and process.returncode:
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=said, stderr=said)
+        try:
+            while process.poll() is None and not (metrics_file.exists() and _steps(metrics_file) >= step):
+                time.sleep(0.002)
+        finally:
+            ended = process.poll()
+            process.kill()
+            process.wait()
+        said.seek(0)
+        last = said.read().decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+    if ended == 0:
+        raise DataError(f"the second run was done before it could be killed after step {step}", "give more --steps")
+    if ended is not None:
         raise DataError(
-            f"the second run ended by itself with exit code {process.returncode}", f"see: pellucid resume {folder}"
+            f"the second run ended by itself with exit code {ended}: {last[0]}", "run `pellucid train` alone"
         )
-    return f"ended before step {step} could be interrupted" if ended else f"killed after step {step}, resumed"
+    return f"killed after step {step}, resumed"
+
+
+def _steps(metrics_file: Path) -> int:
+    return metrics_file.read_bytes().count(b'"train"')
