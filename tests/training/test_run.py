@@ -14,7 +14,8 @@ from pellucid.data.pairs import PairData
 from pellucid.errors import DataError, UserError
 from pellucid.training import devices
 from pellucid.training.recipe import Recipe, load_recipe
-from pellucid.training.run import check, resume, start, verify_resume
+from pellucid.training.run import check, resume, start
+from pellucid.training.verify import verify_resume
 from tests.runs import copy_recipe, known_machine, text_recipe, train, write_text
 
 

@@ -28,7 +28,7 @@ def run(argv: list[str]) -> int:
     recipe, name = recipe_from(rest, "verify-resume")
     require_data(recipe, name)
 
-    from pellucid.training.run import verify_resume
+    from pellucid.training.verify import verify_resume
 
     with tempfile.TemporaryDirectory(prefix="pellucid-verify-") as workdir:
         report = verify_resume(with_absolute_paths(recipe), Path(workdir), steps)
