@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pellucid.errors import UserError
-from pellucid.parts.positions import Alibi, Learned, Rotary, Sinusoidal, Swin2d, T5Bias, rotate, sinusoidal_2d
+from pellucid.parts.attention import Attention
+from pellucid.parts.positions import Alibi, Learned, Rotary, Sinusoidal, Sinusoidal2d, Swin2d, T5Bias, rotate
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -58,13 +59,13 @@ def test_two_dimensional_follows_mae() -> None:
     """MAE: np.meshgrid(w, h), the first half from the columns; each half sin | cos of pos / 10000^(i /
     (d/4)).
     """
-    got = sinusoidal_2d(8, 2, 3).view(2, 3, 8)
+    got = Sinusoidal2d(8, 3)(torch.arange(6)[None]).view(2, 3, 8)
     for row in range(2):
         for column in range(3):
             expected = [f(p / 100**i) for p in (column, row) for f in (math.sin, math.cos) for i in (0, 1)]
             assert got[row, column].tolist() == pytest.approx(expected, abs=1e-6)
     with pytest.raises(UserError, match="multiple of 4"):
-        sinusoidal_2d(6, 2, 2)
+        Sinusoidal2d(6, 2)
 
 
 @given(st.integers(0, 2000), st.integers(0, 2000), st.integers(0, 500), st.sampled_from([None, 4.0, LLAMA3]))
@@ -126,9 +127,12 @@ def test_swin_looks_up_the_offset() -> None:
     bias = Swin2d(1, 2, 3)
     with torch.no_grad():
         bias.weight.copy_(torch.arange(15.0)[:, None])
-    assert bias().shape == (1, 1, 6, 6)
+    patches = torch.arange(6)[None]
+    whole = bias(patches, patches)
+    assert whole.shape == (1, 1, 6, 6)
     # query (1,2), key (0,0): offset (+1,+2) is the last of the table; the reverse the first; the same patch the middle
-    assert (bias()[0, 0, 5, 0], bias()[0, 0, 0, 5], bias()[0, 0, 4, 4]) == (14, 0, 7)
+    assert (whole[0, 0, 5, 0], whole[0, 0, 0, 5], whole[0, 0, 4, 4]) == (14, 0, 7)
+    assert torch.equal(bias(patches[:, 2:4], patches[:, 1:]), whole[:, :, 2:4, 1:])
 
 
 @pytest.mark.reference
@@ -192,9 +196,24 @@ def test_mae_alibi_marian_and_swin() -> None:
     torch.nn.init.normal_(swin.relative_position_bias_table)
     with torch.no_grad():
         mine.weight.copy_(swin.relative_position_bias_table)
-    assert torch.equal(mine(), swin())
+    patches = torch.arange(20)[None]
+    assert torch.equal(mine(patches, patches), swin())
 
     grid = [f for n, f in vars(modeling_vit_mae).items() if "2d" in n and callable(f)]
     if grid:  # `transformers` 5 puts the rows first, unlike the authors' code
         theirs = grid[0](4, 6, 16)
-        assert torch.allclose(sinusoidal_2d(16, 4, 6).roll(8, dims=1), theirs.float(), atol=1e-6)
+        assert torch.allclose(Sinusoidal2d(16, 6)(torch.arange(24)[None])[0].roll(8, dims=1), theirs.float(), atol=1e-6)
+
+
+def test_rotary_attention_to_a_memory_depends_on_the_distance_alone() -> None:
+    """Queries and keys are turned by positions of their own: shifting both alike changes nothing, shifting one does."""
+    torch.manual_seed(0)
+    attention, rotary = Attention(16, 2), Rotary(8)
+    queries, memory = torch.randn(1, 3, 16), torch.randn(1, 5, 16)
+
+    def run(of_queries: int, of_keys: int) -> torch.Tensor:
+        angles = rotary(torch.arange(3)[None] + of_queries), rotary(torch.arange(5)[None] + of_keys)
+        return attention(queries, memory, angles=angles)
+
+    assert torch.allclose(run(0, 0), run(11, 11), atol=1e-5)
+    assert not torch.allclose(run(0, 0), run(0, 4), atol=1e-3)

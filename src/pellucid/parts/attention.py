@@ -24,6 +24,9 @@ EXPLICIT_UP_TO = 256
 (docs/performance.md).
 """
 
+Sides = tuple[Tensor | None, Tensor | None]
+"""`Angles` of the queries, and of the keys."""
+
 OPEN = Mask()
 SCALED_DOT = ScaledDot()
 
@@ -150,14 +153,14 @@ class Attention(nn.Module):
         values: Tensor | None = None,
         mask: Mask = OPEN,
         bias: Tensor | None = None,
-        angles: Angles | None = None,
+        angles: Sides = (None, None),
         cache: Growing | Fixed | None = None,
     ) -> Tensor:
-        """[B,Q,d_query], [B,K,d_key], [B,K,d_value] -> [B,Q,D]. `angles` of the tokens in `queries` turn queries and keys (rotary)."""
+        """[B,Q,d_query], [B,K,d_key], [B,K,d_value] -> [B,Q,D]. `angles` of the queries and of the keys turn them (rotary)."""
         keys = queries if keys is None else keys
         values = keys if values is None else values
-        q = rotate(self.norm_query(self._split(self.query(queries))), angles)
-        compute = partial(self._remember, keys, values, angles)
+        q = rotate(self.norm_query(self._split(self.query(queries))), angles[0])
+        compute = partial(self._remember, keys, values, angles[1])
         k, v = compute() if cache is None else cache.recall(compute)
         return self.out(self.attend(q, k, v, mask, bias).transpose(1, 2).flatten(2))
 

@@ -1,7 +1,7 @@
 """Where things are: every classic way to tell a Transformer the order of its tokens.
 
 Three kinds, told apart by where they enter. *Added to the embeddings*: `Sinusoidal`, `Learned`,
-`sinusoidal_2d`. *Turning queries and keys*: `Rotary` makes the angles once for the whole stack, `rotate`
+`Sinusoidal2d`. *Turning queries and keys*: `Rotary` makes the angles once for the whole stack, `rotate`
 applies them in each layer. *Added to the scores*: `Alibi`, `T5Bias`, `Swin2d`.
 
 Positions are given as ids, long tensors [B|1,T], of queries and of keys; nothing here assumes that they start
@@ -70,21 +70,29 @@ class Learned(nn.Module):
         return nn.functional.embedding(positions, self.weight)
 
 
-def sinusoidal_2d(d_model: int, height: int, width: int, base: float = 10000.0) -> Float[Tensor, "P D"]:
-    """Fixed vectors of a grid of patches, row by row: [height*width, d_model], float32. The layout of MAE (He
-    et al. 2022, appendix A).
+class Sinusoidal2d(nn.Module):
+    """Fixed vectors of patches on a grid of any height, numbered row by row. The layout of MAE (He et al. 2022, appendix A).
 
-    The first half of the width tells the column, the second half the row ("here w goes first" in MAE's code);
-    each half is all sines, then all cosines. d_model must be a multiple of 4.
+    The first half of `d_model` tells the column, the second half the row ("here w goes first" in MAE's code); each half is all sines,
+    then all cosines. d_model must be a multiple of 4. `width`: patches in a row of the grid.
     """
-    if d_model % 4:
-        raise UserError(
-            f"2-D sinusoidal positions need a width that is a multiple of 4, not {d_model}", "change d_model"
-        )
-    frequency = base ** -(torch.arange(d_model // 4, dtype=torch.float64) / (d_model // 4))
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    angles = [axis.flatten().double().outer(frequency) for axis in (columns, rows)]
-    return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1).float()
+
+    def __init__(self, d_model: int, width: int, base: float = 10000.0) -> None:
+        super().__init__()
+        if d_model % 4:
+            raise UserError(
+                f"2-D sinusoidal positions need a width that is a multiple of 4, not {d_model}", "change d_model"
+            )
+        self.d_model, self.width, self.base = d_model, width, base
+
+    def forward(self, positions: Positions) -> Float[Tensor, "#B T D"]:
+        """Numbers of patches [B|1,P] to float32 vectors [B|1,P,D]."""
+        exact = _exact(positions.device)
+        quarter = self.d_model // 4
+        frequency = self.base ** -(torch.arange(quarter, device=positions.device, dtype=exact) / quarter)
+        places = (positions % self.width, positions // self.width)
+        angles = [place.unsqueeze(-1).to(exact) * frequency for place in places]
+        return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=-1).float()
 
 
 class Rotary(nn.Module):
@@ -245,13 +253,14 @@ class Swin2d(nn.Module):
         self.weight = nn.Parameter(torch.empty((2 * height - 1) * (2 * width - 1), n_heads))
         nn.init.normal_(self.weight, std=0.02)
 
-    def forward(self) -> Float[Tensor, "1 H P P"]:
-        """The bias [1,H,P,P] of P = height*width patches, row by row."""
-        patch = torch.arange(self.height * self.width, device=self.weight.device)
-        row, column = patch // self.width, patch % self.width
-        down = row[:, None] - row[None, :] + self.height - 1
-        right = column[:, None] - column[None, :] + self.width - 1
-        return self.weight[down * (2 * self.width - 1) + right].permute(2, 0, 1).unsqueeze(0)
+    def forward(
+        self, query_positions: Int[Tensor, "#B Q"], key_positions: Int[Tensor, "#B K"]
+    ) -> Float[Tensor, "#B H Q K"]:
+        """Numbers of patches in the window, row by row, of queries [B|1,Q] and keys [B|1,K], to a bias [B|1,H,Q,K]."""
+        query, key = query_positions.unsqueeze(-1), key_positions.unsqueeze(-2)
+        down = query // self.width - key // self.width + self.height - 1
+        right = query % self.width - key % self.width + self.width - 1
+        return self.weight[down * (2 * self.width - 1) + right].permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         return f"n_heads={self.weight.shape[1]}, height={self.height}, width={self.width}"

@@ -81,7 +81,8 @@ class AsAngles(nn.Module):
 
     def forward(self, query_positions: Positions, key_positions: KeyPositions) -> dict[str, Any]:
         """The angles of the new tokens; remembered keys are turned already."""
-        return {"angles": self.rotary(query_positions)}
+        angles = self.rotary(query_positions)
+        return {"angles": (angles, angles)}
 
 
 class AsBias(nn.Module):
