@@ -44,12 +44,12 @@ def _generated(hypotheses: Sequence[Hypothesis]) -> Generated:
     return replace(best, others=tuple(others))
 
 
-def load(path: str | Path, dtype: torch.dtype | None = None, device: str = "auto") -> "Pipeline":
+def load(path: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "auto") -> "Pipeline":
     """The model of a run folder or a model folder, ready to use, on the best device there is or the one named.
 
     Raises DataError when there is none, when a file is damaged, or when it is of a family that cannot be read.
     """
-    folder, device = Path(path).expanduser(), devices.find(device)
+    folder, device = Path(path).expanduser(), devices.find(str(device))
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder", _runs_here())
     if not (folder / "run.toml").is_file():
@@ -130,7 +130,9 @@ class Pipeline:
         return answers[0] if isinstance(texts, str) else answers
 
     def stream(self, text: str, options: GenerationOptions | None = None, prefix: str = "") -> Iterator[str]:
-        """The completion or translation of one text, piece by piece."""
+        """The completion or translation of one text, piece by piece; there is one (`n_best` is 1)."""
+        if (options or self.options).n_best != 1:
+            raise UserError("only one answer can be streamed", "set n_best to 1, or use generate")
         start = self.tokenizer.encode(prefix)
         return stream(self.model, self._encode([text])[0], self.tokenizer, options or self.options, start)
 

@@ -161,3 +161,14 @@ def test_an_unknown_field_of_ours_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"vocab_size"', '"vocab_sise"'))
     with pytest.raises(DataError, match="did you mean 'vocab_size'"):
         storage.load(tmp_path)
+
+
+def test_what_else_is_in_the_folder_stays(tmp_path: Path) -> None:
+    saved(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "README.md").write_text("my own card")
+    storage.save(make("llama", seed=4), tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine" and (tmp_path / "README.md").read_text() == "my own card"
+    with torch.no_grad():
+        assert torch.equal(run(storage.load(tmp_path)[0]), run(make("llama", seed=4)))
+    assert not list(tmp_path.parent.glob(".*-new"))

@@ -7,6 +7,7 @@ our names and its config.json and model card say so. Names and shapes are checke
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from functools import partial
@@ -32,16 +33,18 @@ OWN_PREFIX = "pellucid-"
 
 
 def save(model: nn.Module, folder: Path, tokenizer: Tokenizer | None = None, card: str = "") -> None:
-    """Writes the folder, aside first: a model that was there is replaced when the new one is whole. Weights are saved in float32,
-    tied ones once."""
-    aside, old = folder.with_name(f".{folder.name}-new"), folder.with_name(f".{folder.name}-old")
-    for leftover in (aside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Writes the folder: each file aside first, then all moved into place, the weights last. What else is in the folder stays, a model card
+    too unless `card` is given. Weights are saved in float32, tied ones once."""
+    folder = folder.resolve()
+    aside = folder.with_name(f".{folder.name}-new")
+    shutil.rmtree(aside, ignore_errors=True)
     _write_folder(model, aside, tokenizer, card)
-    if folder.exists():
-        folder.rename(old)
-    aside.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not card and (folder / "README.md").exists():
+        (aside / "README.md").unlink()
+    for path in sorted(aside.iterdir(), key=lambda path: path.name == "model.safetensors"):
+        os.replace(path, folder / path.name)
+    aside.rmdir()
 
 
 def _write_folder(model: nn.Module, folder: Path, tokenizer: Tokenizer | None, card: str) -> None:

@@ -90,9 +90,8 @@ def write(
         _sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        if full or isinstance(error, SafetensorError):  # which tells no number
-            _check_space(folder, 2**63 if full else 2 * size)
+        if getattr(error, "errno", 0) == errno.ENOSPC or "No space left" in str(error):  # safetensors tells no number
+            _check_space(folder, 2**63)
         raise
     return final
 

@@ -18,7 +18,7 @@ class TrainingConfig:
     evaluations without a better `metric` before stopping, 0 = never. `evaluate_limit`: held-out pairs or windows
     that an evaluation during training looks at, 0 = all. `keep`: newest checkpoints kept, besides
     the best. `precision`, `products` (the library of float32 products on a CPU) and `threads` are measured when a run begins unless they
-    are given: give them where two runs of one recipe must be equal to the bit..
+    are given: give them where two runs of one recipe must be equal to the bit.
     """
 
     steps: int = 1000

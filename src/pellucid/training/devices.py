@@ -67,7 +67,7 @@ def find(wanted: str) -> str:
         return next(name for name, present in there.items() if present)
     if not there.get(wanted.split(":")[0], False):
         raise UserError(
-            f"training.device: {wanted!r} is not available here",
+            f"device {wanted!r} is not available here",
             "available: " + ", ".join(["auto", *(name for name, present in there.items() if present)]),
         )
     return wanted
@@ -126,6 +126,8 @@ def choose(config: TrainingConfig, model: nn.Module, loss: Callable[[int], Tenso
         products = config.products
         if products == "auto":
             products = "onednn" if device == "cpu" and onednn_is_exact() else "plain"
+        elif products == "onednn" and not onednn_is_exact(and_faster=False):
+            raise UserError("training.products: onednn does not keep float32's precision here", "choose plain or auto")
         set_products(products)
         chosen, reason = config.precision, "asked for"
         if config.precision == "auto" and not bfloat16_is_native(device):
@@ -205,7 +207,7 @@ def measure_peak(device: str, precision: str, seconds: float = 0.15) -> float:
     return 2 * size**3 / _best_time(lambda: a @ a, device, seconds)
 
 
-def onednn_is_exact() -> bool:
+def onednn_is_exact(and_faster: bool = True) -> bool:
     """Whether the permission behind `products="onednn"` keeps float32's precision here, at every one of a
     spread of shapes, and pays.
     """
@@ -231,7 +233,7 @@ def onednn_is_exact() -> bool:
                 times[kind] += _best_time(partial(torch.matmul, a, b), "cpu", 0.01)
     finally:
         set_products("plain")
-    return times["onednn"] < 0.9 * times["plain"]
+    return not and_faster or times["onednn"] < 0.9 * times["plain"]
 
 
 def _best_time(work: Callable[[], object], device: str, seconds: float) -> float:

@@ -65,7 +65,7 @@ def check(recipe: Recipe) -> None:
     if recipe.training.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UserError("training.tensorboard needs the package tensorboard", "pip install 'pellucid[tensorboard]'")
     devices.find(recipe.training.device)
-    count(replace(recipe.model, vocab_size=1))  # sizes that do not fit together are said now
+    count(replace(recipe.model, vocab_size=1, pad_id=None))  # sizes that do not fit together are said now
 
 
 @dataclass
