@@ -139,7 +139,7 @@ class Pipeline:
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         """As in training: before a prompt stands <bos> where the tokenizer of a foreign model asks for it."""
         ids = self.tokenizer.encode_batch(list(texts))
-        begins = self.tokenizer.begins_with_bos and self.model.config.family == "gpt"  # type: ignore[union-attr]
+        begins = self.tokenizer.begins_with_bos and self.config.family == "gpt"
         return [[self.tokenizer.bos_id or 0, *row] for row in ids] if begins else ids
 
     @torch.no_grad()

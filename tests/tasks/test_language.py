@@ -14,17 +14,9 @@ from pellucid.models.config import ModelConfig
 from pellucid.tasks.language import LanguageModel, evaluate
 from pellucid.text.tokenizer import Tokenizer, train
 from tests.families import GPTS, make
+from tests.tasks.toys import Head, Past
 
 GREEDY = GenerationOptions(max_new=10)
-
-
-class Past:
-    """A cache that only counts."""
-
-    length = 0
-
-    def select(self, rows: Tensor) -> None:
-        """Nothing to move."""
 
 
 class Bigram(nn.Module):
@@ -35,7 +27,7 @@ class Bigram(nn.Module):
         rest = torch.full((n, n), 0.5 / (n - 1)).fill_diagonal_(0.5)
         self.table = nn.Parameter(rest.roll(-1, 0).log())
         self.config = ModelConfig("gpt", vocab_size=n, pad_id=0, bos_id=1, eos_id=2)
-        self.head = _Head()
+        self.head = Head()
 
     def hidden(self, ids: Tensor, keep: Tensor | None = None, cache: Past | None = None) -> Tensor:
         if cache:
@@ -44,16 +36,6 @@ class Bigram(nn.Module):
 
     def new_cache(self) -> Past:
         return Past()
-
-
-class _Head(nn.Module):
-    """States are logits already."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        return states
-
-    def loss(self, states: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        return F.cross_entropy(states, targets, reduction="sum", label_smoothing=label_smoothing)
 
 
 @pytest.fixture(scope="module")

@@ -17,17 +17,9 @@ from pellucid.tasks import metrics
 from pellucid.tasks.translation import Held, Translation, evaluate, translate
 from pellucid.text.tokenizer import Tokenizer, train
 from tests.families import SEQ2SEQS, make
+from tests.tasks.toys import Head, Past
 
 GREEDY = GenerationOptions(max_new=20)
-
-
-class Past:
-    """A cache that only counts."""
-
-    length = 0
-
-    def select(self, rows: Tensor) -> None:
-        """Nothing to move."""
 
 
 class Echo(nn.Module):
@@ -40,7 +32,7 @@ class Echo(nn.Module):
         self.table = nn.Parameter(rest.log())
         ids = {"pad_id": tokenizer.pad_id, "bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id}
         self.config = ModelConfig("seq2seq", vocab_size=n, **ids)
-        self.head = _Head()
+        self.head = Head()
 
     def encode(self, source: Tensor, keep: Tensor) -> Tensor:
         end = torch.full_like(source[:, :1], self.config.eos_id or 0)
@@ -57,16 +49,6 @@ class Echo(nn.Module):
 
     def new_cache(self) -> Past:
         return Past()
-
-
-class _Head(nn.Module):
-    """States are logits already."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        return states
-
-    def loss(self, states: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        return F.cross_entropy(states, targets, reduction="sum", label_smoothing=label_smoothing)
 
 
 def held(tokenizer: Tokenizer, examples: Sequence[Example]) -> Held:

@@ -21,7 +21,7 @@ from pellucid.parts.shapes import Keys, Mixed, Queries, Values, Weights
 
 EXPLICIT_UP_TO = 256
 """Keys up to which training on a CPU goes the explicit way: the fused kernel's backward pass is several times slower there
-(docs/performance.md).
+(docs/decisions/0003-which-kernel.md).
 """
 
 Sides = tuple[Tensor | None, Tensor | None]
