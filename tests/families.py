@@ -38,8 +38,12 @@ SEQ2SEQS: dict[str, ModelConfig] = {
     "modern": ModelConfig("seq2seq", MODERN, VOCABULARY, 64, "rotary", decoder_layers=1, **IDS),
     "t5": ModelConfig("seq2seq", replace(STACK, bias=False, feedforward="geglu"), VOCABULARY, 64, "t5", **IDS),
 }
+BERT = ModelConfig("bert", replace(STACK, residual="post"), VOCABULARY, 64, "learned", **IDS)
 BERTS: dict[str, ModelConfig] = {
-    "bert": ModelConfig("bert", replace(STACK, residual="post"), VOCABULARY, 64, "learned", n_labels=3, **IDS)
+    "bert": BERT,
+    "bert-labels": replace(BERT, head="labels", n_labels=3),
+    "bert-tags": replace(BERT, head="tags", n_labels=3),
+    "bert-vector": replace(BERT, head="vector"),
 }
 VITS: dict[str, ModelConfig] = {"vit": ModelConfig("vit", STACK, n_labels=3, image_size=8, patch_size=4, channels=1)}
 TEXT: dict[str, ModelConfig] = GPTS | SEQ2SEQS | BERTS

@@ -16,6 +16,13 @@ VERBS = {
     "verify-resume": "prove on this machine that resuming is exact",
     "evaluate": "loss, perplexity, BLEU, accuracy of a model",
     "generate": "complete or translate text",
+    "classify": "label texts or images, tag words",
+    "fill": "the words behind a mask",
+    "embed": "texts as vectors",
+    "trace": "every step of a real forward pass: axes, shapes, parameters, FLOPs, time",
+    "cost": "parameters, FLOPs, memory and time, before anything is allocated",
+    "plot": "curves, attention maps, positions, confusions of a run as pictures",
+    "tokenizer": "train a tokenizer, explain or compare what one does",
     "doctor": "what this machine has, and what will be used",
 }
 EXITS = "exit codes: 0 done, 1 a fault in pellucid, 2 usage, 3 bad data or model, 75 stopped but resumable"

@@ -6,14 +6,17 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class DataConfig:
-    """`train`, `valid`, `test`: files or globs. Pairs: two files (source, target), or TSV files of two
-    columns; text: plain, .gz, or FILE.parquet:COLUMN.
+    """`train`, `valid`, `test`: files or globs. Text: plain, .gz, or FILE.parquet:COLUMN. Pairs: two files (source, target), or tables
+    (TSV, CSV, JSONL, Parquet) of two columns. Labels: tables of a text and a label. Tags: a word and its tag a line, a blank line behind
+    each sentence, or JSONL. Images: a folder with a folder for each label, or IDX files (images, labels).
 
-    Without `valid` (or `test`) files, `holdout` of the training pairs is set apart for each; of a text, the
-    last share for `valid` alone. kind = dates, copy or reverse makes its own examples.
+    `columns`: the names of the two columns that count; none = told by their names, else the first two. Without `valid` (or `test`) files,
+    `holdout` of the training examples is set apart for each; of a text, the last share for `valid` alone. kind = dates, copy or reverse
+    makes its own examples. Images in training: `shift`, moved by up to so many pixels; `flip`, mirrored half of the time.
     """
 
-    kind: Literal["pairs", "text", "dates", "copy", "reverse"] = "text"
+    kind: Literal["pairs", "text", "labels", "tags", "images", "dates", "copy", "reverse"] = "text"
+    columns: tuple[str, ...] = ()
     train: tuple[str, ...] = ()
     valid: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
@@ -23,3 +26,5 @@ class DataConfig:
     examples: int = 100_000
     held_out: int = 2_000
     holdout: float = 0.05
+    shift: int = 0
+    flip: bool = False

@@ -11,7 +11,8 @@ class ModelConfig:
     """An input, a head and a stack. `max_length` counts tokens (positions); ids left None are taken from the tokenizer.
 
     decoder_layers, decoder_vocab_size: of a Seq2Seq, where they differ from the encoder's; a `decoder_vocab_size` means separate
-    embeddings. rope_scaling: as Hugging Face's config.json writes it.
+    embeddings. rope_scaling: as Hugging Face's config.json writes it. head: what a BERT is asked: the words at its places, a label for
+    the text, a tag for each token, or one vector of the text. labels: their names, by number.
     """
 
     family: Literal["seq2seq", "gpt", "bert", "vit"] = "gpt"
@@ -30,6 +31,8 @@ class ModelConfig:
     decoder_layers: int | None = None
     decoder_vocab_size: int | None = None
     n_segments: int = 2
+    head: Literal["words", "labels", "tags", "vector"] = "words"
+    labels: tuple[str, ...] = ()
     n_labels: int = 0
     image_size: int = 224
     patch_size: int = 16

@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pellucid.parts.dropout import Dropout
 from pellucid.parts.embeddings import Tokens
 from pellucid.parts.losses import linear_cross_entropy
-from pellucid.parts.shapes import States
+from pellucid.parts.shapes import Keep, States
 
 
 class FreeHead(nn.Module):
@@ -57,8 +58,8 @@ class MaskedWordHead(nn.Module):
         d_model = tokens.weight.shape[1]
         self.dense, self.norm, self.logits = nn.Linear(d_model, d_model), norm, TiedHead(tokens, bias=True)
 
-    def forward(self, states: Tensor) -> Tensor:
-        """[…,D] to logits […,V]."""
+    def forward(self, states: Tensor, keep: Keep | None = None) -> Tensor:
+        """[…,D] to logits […,V]; what is padding does not matter to it."""
         return self.logits(self.transform(states))
 
     def transform(self, states: Tensor) -> Tensor:
@@ -77,6 +78,31 @@ class Pooler(nn.Module):
         super().__init__()
         self.dense = nn.Linear(d_model, d_model)
 
-    def forward(self, states: States) -> Tensor:
-        """[B,T,D] to [B,D]."""
-        return torch.tanh(self.dense(states[:, 0]))
+    def forward(self, states: States, keep: Keep | None = None) -> Tensor:
+        """[B,T,D] to [B,D], of the first token that `keep` [B,T] calls real."""
+        first = states[:, 0] if keep is None else states[torch.arange(len(states), device=states.device), keep.int().argmax(1)]
+        return torch.tanh(self.dense(first))
+
+
+class LabelHead(nn.Module):
+    """A label for a text: linear(dropout(pooled)) (Devlin et al. 2019, section 4.1)."""
+
+    def __init__(self, d_model: int, n_labels: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.pool, self.dropout, self.classifier = Pooler(d_model), Dropout(dropout), nn.Linear(d_model, n_labels)
+
+    def forward(self, states: States, keep: Keep | None = None) -> Tensor:
+        """[B,T,D] to logits [B,n_labels]."""
+        return self.classifier(self.dropout(self.pool(states, keep)))
+
+
+class TagHead(nn.Module):
+    """A tag for each token: linear(dropout(state)) (Devlin et al. 2019, section 5.3)."""
+
+    def __init__(self, d_model: int, n_labels: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout, self.classifier = Dropout(dropout), nn.Linear(d_model, n_labels)
+
+    def forward(self, states: States, keep: Keep | None = None) -> Tensor:
+        """[B,T,D] to logits [B,T,n_labels]; what is padding does not matter to it."""
+        return self.classifier(self.dropout(states))
