@@ -192,7 +192,7 @@ def test_evaluate_a_translator(copier: Pipeline, tmp_path: Path) -> None:
 
 def test_evaluate_a_writer(writer: Pipeline, text_run: Path, tmp_path: Path) -> None:
     result = writer.evaluate()
-    assert set(result) == {"loss", "perplexity", "bits_per_byte", "examples"}
+    assert set(result) == {"loss", "perplexity", "bits_per_byte", "examples", "intervals"}
     assert result["bits_per_byte"] == pytest.approx(result["loss"] / np.log(2)), "a character is a byte here"
     own = write_text(tmp_path / "own.txt", repeat=2)
     whole = writer.evaluate([str(own)])

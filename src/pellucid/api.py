@@ -1,31 +1,36 @@
 """`pellucid.load(...)` gives a Pipeline: a model, its tokenizer and what it can do."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import nn
 
-from pellucid.data.config import DataConfig
-from pellucid.data.prepare import prepare_pairs, prepare_text
-from pellucid.data.text import TextData
-from pellucid.errors import DataError, UserError
+from pellucid.data.images import normalise, read_image
+from pellucid.data.tagged import word_pieces
+from pellucid.data.tokenised import Ragged
+from pellucid.errors import DataError, UserError, did_you_mean
 from pellucid.generation.hypotheses import Hypothesis
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate, stream
 from pellucid.models import storage
 from pellucid.models.config import ModelConfig
 from pellucid.parts.taps import record_attention
-from pellucid.tasks import language, metrics, translation
+from pellucid.tasks.vectors import POOLINGS, vectors
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.training import checkpoints, devices
+from pellucid.training.judging import judge, question
 from pellucid.training.recipe import Recipe, load_recipe
 
-Part = TypeVar("Part")
+BATCH = 32
+"""Texts or images that are read at once."""
+CAN = "`pellucid --help` tells what each verb does; `pellucid train --help` which recipe makes a model for it"
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,15 @@ class Generated:
     score: float
     finished: bool
     others: tuple["Generated", ...] = ()
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The likeliest label, its probability, and that of every label."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
 
 
 def _generated(hypotheses: Sequence[Hypothesis]) -> Generated:
@@ -78,10 +92,8 @@ def _runs_here() -> str:
     return "runs here: " + ", ".join(runs) if runs else "train one: pellucid train dates"
 
 
-def _part(parts: Mapping[str, Part], name: str) -> Part:
-    if name not in parts:
-        raise UserError(f"there is no part {name!r} of the data", "there is: " + ", ".join(parts))
-    return parts[name]
+def _batched(many: list[Any]) -> list[list[Any]]:
+    return [many[i : i + BATCH] for i in range(0, len(many), BATCH)]
 
 
 class Pipeline:
@@ -137,10 +149,10 @@ class Pipeline:
         return stream(self.model, self._encode([text])[0], self.tokenizer, options or self.options, start)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """As in training: before a prompt stands <bos> where the tokenizer of a foreign model asks for it."""
+        """As in training: what stands before a decoder's prompt, and behind one that is to be answered, is the tokenizer's to say."""
         ids = self.tokenizer.encode_batch(list(texts))
-        begins = self.tokenizer.begins_with_bos and self.config.family == "gpt"
-        return [[self.tokenizer.bos_id or 0, *row] for row in ids] if begins else ids
+        start, end = self.tokenizer.prompt_edges if self.config.family == "gpt" else ([], [])
+        return [[*start, *row, *end] for row in ids]
 
     @torch.no_grad()
     def alignment(self, source: str, target: str | None = None) -> tuple[list[str], list[str], np.ndarray]:
@@ -159,37 +171,122 @@ class Pipeline:
         matrix = weights[last][0][0].mean(0).cpu().numpy()
         return self.tokenizer.tokens(ids), self.tokenizer.tokens(said), matrix
 
-    def evaluate(
-        self, data: Sequence[str] | None = None, split: str = "test", beam: int | None = None, limit: int | None = None
-    ) -> dict[str, Any]:
-        """The task's metrics on `data` (files, as `--data` of train) or on a held-out part of the run's own data. limit: the first N."""
-        if self.recipe is None and data is None:
-            raise UserError("this model folder does not know its data", "say what to evaluate on: --data FILE …")
-        part, config = self._data(data, split)
-        if self.config.family == "seq2seq":
-            pairs = _part(prepare_pairs(config, self.tokenizer, self.recipe.seed if self.recipe else 0), part)
-            every = translation.Held(pairs.examples(), pairs.sources, pairs.targets).first(limit)
-            held = every.within(self.config.max_length)
-            if not held.examples:
-                raise DataError(f"every pair is longer than the model's {self.config.max_length} tokens")
-            options = replace(self.options, n_best=1, temperature=0.0, beam=beam or self.options.beam)
-            wants_bleu = metrics.has_bleu() and not any(e.group for e in held.examples)
-            result = translation.evaluate(self.model, held, self.tokenizer, options, wants_bleu)
-            too_long = len(every.examples) - len(held.examples)
-            return result | ({"left_out_too_long": too_long} if too_long else {})
-        parts = prepare_text(config, self.tokenizer)
-        text = _part(parts, "valid" if part == "test" and "test" not in parts else part)
-        length = self.recipe.training.length if self.recipe else min(512, self.config.max_length)
-        if len(text.tokens) < 2:
-            raise DataError("the text has fewer than two tokens: there is nothing to predict", "give more text")
-        length = min(length, len(text.tokens) - 1)
-        windows = TextData(text.tokens, length, max(1, 8192 // length))
-        return language.evaluate(self.model, windows, text.n_bytes / len(text.tokens), limit)
+    def classify(self, given: str | Path | Sequence[str | Path]) -> Classified | list[Classified]:
+        """The label of a text, or of an image file, with the probability of each label; or of each of several, in order."""
+        many = [given] if isinstance(given, str | Path) else list(given)
+        self._needs("classify", self.config.family == "vit" or self.config.head == "labels")
+        logits = torch.cat([self._logits(some) for some in _batched(many)]) if many else torch.zeros(0, 1)
+        rows = logits.softmax(-1).tolist()
+        names = self.config.labels or tuple(map(str, range(self.config.n_labels)))
+        found = [
+            Classified(names[max(range(len(p)), key=p.__getitem__)], max(p), dict(zip(names, p, strict=True)))
+            for p in rows
+        ]
+        return found[0] if isinstance(given, str | Path) else found
 
-    def _data(self, data: Sequence[str] | None, split: str) -> tuple[str, DataConfig]:
-        own = self.recipe.data if self.recipe else None
-        if data is None:
-            return split, own  # type: ignore[return-value]
-        kind = "pairs" if self.config.family == "seq2seq" else "text"
-        files = tuple(str(Path(name).expanduser().absolute()) for name in data)
-        return "test", DataConfig(kind, test=files)  # type: ignore[arg-type]
+    @torch.no_grad()
+    def _logits(self, some: Sequence[str | Path]) -> torch.Tensor:
+        device = next(self.model.parameters()).device
+        if self.config.family == "vit":
+            pixels = [read_image(Path(name), self.config.image_size, self.config.channels) for name in some]
+            return self.model(normalise(np.stack(pixels)).to(device)).float()
+        return self.model(*self._read(list(map(str, some)))).float()
+
+    @torch.no_grad()
+    def tag(self, text: str) -> list[tuple[str, str, float]]:
+        """(word, tag, its probability) of each word of a text, words being what white space parts."""
+        self._needs("tag", self.config.family == "bert" and self.config.head == "tags")
+        words, c = text.split(), self.config
+        pieces = word_pieces(self.tokenizer, [words])[0]
+        ids, firsts = list(chain.from_iterable(pieces))[: c.max_length - 2], [0, *accumulate(map(len, pieces))][:-1]
+        logits = self.model(*self._tensor([[c.bos_id or 0, *ids, c.eos_id or 0]]))[0].float()
+        best = logits.softmax(-1)[[1 + place for place in firsts if place < len(ids)]].max(-1)
+        return [
+            (w, c.labels[i], p) for w, i, p in zip(words, best.indices.tolist(), best.values.tolist(), strict=False)
+        ]
+
+    @torch.no_grad()
+    def fill(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
+        """For each <mask> (or [MASK]) of a text the `top` likeliest tokens with their probabilities."""
+        self._needs("fill", self.config.family == "bert" and self.config.head == "words")
+        mask = self.tokenizer.tokens([self.tokenizer.mask_id or 0])[0]
+        before = (
+            r"\s*" if self.tokenizer.kind in ("byte-bpe", "unigram") else ""
+        )  # there a space is part of the word behind it
+        text = re.sub(before + r"(<mask>|\[MASK\])", mask, text)
+        ids, keep = self._read([text], specials=True)
+        places = torch.nonzero(ids[0] == (self.tokenizer.mask_id or 0))[:, 0]
+        if not len(places):
+            raise UserError("there is nothing to fill", f'put {mask} where a word is missing: "the {mask} sat"')
+        best = self.model(ids, keep)[0, places].float().softmax(-1).topk(top)
+        return [
+            [(self.tokenizer.decode([i]).strip(), p) for i, p in zip(ids, ps, strict=True)]
+            for ids, ps in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    def embed(self, texts: str | Sequence[str], pooling: str = "mean", normalised: bool = False) -> np.ndarray:
+        """A vector [D] of a text, or [N,D] of several: the mean of its tokens' states, the first one ("cls") or the last one ("last");
+        `normalised` to length 1."""
+        self._needs("embed", self.config.family != "vit")
+        if pooling not in POOLINGS:
+            raise UserError(f"there is no pooling {pooling!r}", did_you_mean(pooling, POOLINGS))
+        many = [texts] if isinstance(texts, str) else list(texts)
+        found = [vectors(self.model, *self._read(some), pooling).cpu() for some in _batched(many)]
+        out = torch.cat(found) if found else torch.zeros(0, self.config.stack.d_model)
+        out = torch.nn.functional.normalize(out, dim=-1) if normalised else out
+        return out[0].numpy() if isinstance(texts, str) else out.numpy()
+
+    def _needs(self, verb: str, can: bool) -> None:
+        if not can:
+            c = self.config
+            made = f" made for {c.head}" if c.family == "bert" else ""
+            raise UserError(f"this model cannot {verb}: it is a {c.family}{made}", CAN)
+
+    def _read(self, texts: Sequence[str], specials: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """ids [B,T] and keep [B,T] as this family reads texts, cut to what the model knows."""
+        ids = self.tokenizer.encode_batch(list(texts), specials)
+        if self.config.family == "bert":
+            c = self.config
+            return self._tensor([[c.bos_id or 0, *row[: c.max_length - 2], c.eos_id or 0] for row in ids])
+        start = self.tokenizer.prompt_edges[0] if self.config.family == "gpt" else []
+        return self._tensor([[*start, *row][: self.config.max_length] or [self.config.eos_id or 0] for row in ids])
+
+    def _tensor(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, keep = Ragged.of(rows).padded(np.arange(len(rows)))
+        ids[~keep] = self.config.pad_id or 0
+        device = next(self.model.parameters()).device
+        return torch.from_numpy(ids).to(device), torch.from_numpy(keep).to(device)
+
+    def evaluate(
+        self,
+        data: Sequence[str] | None = None,
+        split: str = "test",
+        beam: int | None = None,
+        limit: int | None = None,
+        compare: "Pipeline | None" = None,
+    ) -> dict[str, Any]:
+        """The task's metrics on `data` (files, as `--data` of train) or on a held-out part of the run's own data, with their bootstrap
+        `intervals` (95 %). limit: the first N (of labels: N evenly spread). compare: another model that is asked the same; `compared` tells
+        each metric's difference (this minus the other), its interval and p."""
+        asked = question(self.config, self._tokenizer, self.recipe, data, beam, limit)
+        part = split if data is None else "test"
+        judged = judge(self.model, self._tokenizer, asked, part)
+        result = judged.numbers() | {"intervals": judged.intervals()}
+        if compare is not None:
+            other = replace(
+                asked, generation=replace(compare.options, n_best=1, temperature=0.0, beam=asked.generation.beam)
+            )
+            result["compared"] = judged.against(judge(compare.model, compare._tokenizer, other, part))
+        return result
+
+    def confusion(self, split: str = "test", data: Sequence[str] | None = None) -> tuple[tuple[str, ...], np.ndarray]:
+        """(names, counts int64 [true, predicted]) of a classifier's held-out examples; labels that training never showed do not count."""
+        self._needs("classify", self.config.n_labels > 0)
+        names, number = self.config.labels, {name: i for i, name in enumerate(self.config.labels)}
+        judged = judge(self.model, self._tokenizer, question(self.config, self._tokenizer, self.recipe, data), split)
+        counts = np.zeros((len(names), len(names)), np.int64)
+        for true, said in zip(judged.asked, judged.said, strict=True):
+            for asked, answer in zip(true, said, strict=True):
+                if asked in number:
+                    counts[number[asked], answer] += 1
+        return names, counts

@@ -7,6 +7,7 @@ class Letters:
     """Ids 0-3 are special, then one per character, up to `size`; the rest is <unk>."""
 
     pad_id, bos_id, unk_id = 0, 1, 3
+    kind = "char"
 
     def __init__(self, size: int = 1 << 16, eos_id: int | None = 2) -> None:
         self.vocab_size = size

@@ -120,7 +120,8 @@ def test_ordinals():
     assert "1er" in sources and "3rd" in sources.lower()
 
 
-@pytest.mark.parametrize("module", ["config", "files", "synthetic", "prepare", "pairs", "text"])
+@pytest.mark.parametrize("module", ["config", "files", "synthetic", "prepare", "pairs", "text", "tagged", "images"])
 def test_imports_no_torch(module):
-    code = f"import sys, pellucid.data.{module}; sys.exit('torch' in sys.modules or 'babel' in sys.modules)"
+    heavy = "{'torch', 'babel', 'PIL', 'pyarrow'} & set(sys.modules)"
+    code = f"import sys, pellucid.data.{module}; sys.exit(bool({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

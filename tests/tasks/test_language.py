@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pellucid.data.text import IGNORE, TextData
 from pellucid.generation.options import GenerationOptions
 from pellucid.models.config import ModelConfig
-from pellucid.tasks.language import LanguageModel, evaluate
+from pellucid.tasks.language import LanguageModel, judge
 from pellucid.text.tokenizer import Tokenizer, train
 from tests.families import GPTS, make
 from tests.tasks.toys import Head, Past
@@ -59,7 +59,7 @@ def data(n: int = 50, length: int = 8, batch_size: int = 6) -> TextData:
 def test_evaluate_scores_each_token_once(letters: Tokenizer, length: int, batch_size: int) -> None:
     """Windows and batches cut the text anyhow; 26 tokens have 25 targets of one bit each, here of two bytes each."""
     text = TextData(alphabet(letters, 26), length, batch_size)
-    result = evaluate(Bigram(letters.vocab_size).eval(), text, bytes_per_token=2.0)
+    result = judge(Bigram(letters.vocab_size).eval(), text, bytes_per_token=2.0).numbers()
     assert result["examples"] == 25 and result["loss"] == pytest.approx(math.log(2))
     assert result["perplexity"] == pytest.approx(2) and result["bits_per_byte"] == pytest.approx(0.5)
 
@@ -67,13 +67,13 @@ def test_evaluate_scores_each_token_once(letters: Tokenizer, length: int, batch_
 @pytest.mark.parametrize(("limit", "windows"), [(1, 1), (2, 2), (3, 3), (5, 5), (None, 6)])
 def test_a_limit_counts_windows(letters: Tokenizer, limit: int | None, windows: int) -> None:
     text = TextData(alphabet(letters, 25), 4, 2)  # six windows, two a batch
-    assert evaluate(Bigram(letters.vocab_size).eval(), text, 1.0, limit)["examples"] == 4 * windows
+    assert judge(Bigram(letters.vocab_size).eval(), text, 1.0, limit).numbers()["examples"] == 4 * windows
 
 
 def test_the_task_shows_numbers_and_a_sample(letters: Tokenizer) -> None:
     model = Bigram(letters.vocab_size).eval()
     task = LanguageModel(TextData(alphabet(letters, 26), 5, 2), 1.0, letters, GREEDY)
-    assert not task.higher_is_better and task.evaluate(model)[task.metric] == pytest.approx(math.log(2))
+    assert not task.higher_is_better and task.judge(model).numbers()[task.metric] == pytest.approx(math.log(2))
     begin = alphabet(letters, 18).tolist()
     assert task.samples(model) == [letters.decode(begin)], "eight letters of the text, and the ten that follow"
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from pellucid.data.tokenised import Ragged
 from pellucid.generation.options import GenerationOptions
 from pellucid.models.config import ModelConfig
 from pellucid.tasks import metrics
-from pellucid.tasks.translation import Held, Translation, evaluate, translate
+from pellucid.tasks.translation import Held, Translation, judge, seq2seq, translate
 from pellucid.text.tokenizer import Tokenizer, train
 from tests.families import SEQ2SEQS, make
 from tests.tasks.toys import Head, Past
@@ -75,7 +76,7 @@ EXAMPLES = [
 
 
 def test_evaluate_counts_what_a_person_would(letters: Tokenizer, echo: nn.Module) -> None:
-    result = evaluate(echo, held(letters, EXAMPLES[:3]), letters, GREEDY, with_bleu=False)
+    result = judge(echo, held(letters, EXAMPLES[:3]), letters, GREEDY, seq2seq(letters), with_bleu=False).numbers()
     assert result["exact_match"] == 1.0 and result["examples"] == 3
     assert result["groups"] == {"plain": 1.0, "umlauts": 1.0}
     assert result["loss"] == pytest.approx(math.log(2)) and result["perplexity"] == pytest.approx(2)
@@ -84,16 +85,19 @@ def test_evaluate_counts_what_a_person_would(letters: Tokenizer, echo: nn.Module
 
 
 def test_wrong_answers_are_counted_in_their_group(letters: Tokenizer, echo: nn.Module) -> None:
-    result = evaluate(echo, held(letters, EXAMPLES), letters, GREEDY, with_bleu=False)
+    result = judge(echo, held(letters, EXAMPLES), letters, GREEDY, seq2seq(letters), with_bleu=False).numbers()
     assert result["exact_match"] == 0.75
     assert result["groups"] == {"plain": pytest.approx(2 / 3), "umlauts": 1.0}
     nothing = [Example(e.source, e.target) for e in EXAMPLES]
-    assert "groups" not in evaluate(echo, held(letters, nothing), letters, GREEDY, with_bleu=False)
+    assert (
+        "groups"
+        not in judge(echo, held(letters, nothing), letters, GREEDY, seq2seq(letters), with_bleu=False).numbers()
+    )
 
 
 def test_answers_come_in_the_order_of_their_sources(letters: Tokenizer, echo: nn.Module) -> None:
     sources = ["a", "hgfedcba", "bcd", "ä ß", "h"]
-    assert translate(echo, letters.encode_batch(sources), letters, GREEDY) == sources
+    assert translate(echo, letters.encode_batch(sources), letters, GREEDY, seq2seq(letters)) == sources
 
 
 def test_the_first_of_the_held_out(letters: Tokenizer) -> None:
@@ -105,24 +109,27 @@ def test_the_first_of_the_held_out(letters: Tokenizer) -> None:
 
 
 def test_the_task_shows_numbers_and_samples(letters: Tokenizer, echo: nn.Module) -> None:
-    task = Translation(held(letters, EXAMPLES[::-1]), letters, GREEDY, "exact_match")
-    assert task.higher_is_better and not Translation(held(letters, EXAMPLES), letters, GREEDY).higher_is_better
-    numbers = task.evaluate(echo)
-    assert numbers["exact_match"] == 0.75 and all(isinstance(number, float) for number in numbers.values())
+    task = Translation(held(letters, EXAMPLES[::-1]), letters, GREEDY, seq2seq(letters), "exact_match")
+    assert (
+        task.higher_is_better
+        and not Translation(held(letters, EXAMPLES), letters, GREEDY, seq2seq(letters)).higher_is_better
+    )
+    assert task.judge(echo).numbers()["exact_match"] == 0.75
     assert task.samples(echo) == ["bad → bad   (should be: bag)", "hab → hab", "gäß → gäß"]
 
 
 def test_bleu_is_sacrebleus(letters: Tokenizer, echo: nn.Module) -> None:
     pytest.importorskip("sacrebleu")
     same = [Example("a b c d e", "a b c d e"), Example("h g f e", "h g f e")]
-    result = evaluate(echo, held(letters, same), letters, GREEDY)
+    result = judge(echo, held(letters, same), letters, GREEDY, seq2seq(letters)).numbers()
     assert result["bleu"] == pytest.approx(100) and result["chrf"] == pytest.approx(100)
     assert "tok:13a" in result["bleu_signature"]
 
 
 def test_metrics_of_nothing_are_numbers() -> None:
-    assert metrics.exact_match([], []) == 0 and metrics.from_loss(0.0, 0, 0)["loss"] == 0
-    assert math.isfinite(metrics.from_loss(1e9, 1, 1)["perplexity"])
+    nothing, one = np.arange(0), np.arange(1)
+    assert metrics.exact_match([], [])(nothing) == 0 and metrics.of_loss([0.0], [0], [0])["loss"](one) == 0
+    assert math.isfinite(metrics.of_loss([1e9], [1], [1])["perplexity"](one))
 
 
 # --- the loss of real models ----------------------------------------------------------------------------------------
@@ -142,7 +149,7 @@ def data(batch_tokens: int = 60) -> PairData:
 @pytest.mark.parametrize("name", SEQ2SEQS)
 def test_the_loss_is_cross_entropy_over_real_targets(letters: Tokenizer, name: str, smoothing: float) -> None:
     model, batch = make(name), data().batch(0)
-    task = Translation(held(letters, EXAMPLES), letters, GREEDY, label_smoothing=smoothing)
+    task = Translation(held(letters, EXAMPLES), letters, GREEDY, seq2seq(letters), label_smoothing=smoothing)
     logits = model(batch["source"], batch["target_in"], batch["source_keep"])
     targets = batch["target_out"].masked_fill(~batch["target_keep"], -100)
     plain = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum", label_smoothing=smoothing)
@@ -158,7 +165,7 @@ def test_the_loss_is_cross_entropy_over_real_targets(letters: Tokenizer, name: s
 def test_accumulated_is_the_big_batch(letters: Tokenizer, name: str) -> None:
     """Law 6: rows are padded otherwise in a small batch, and the gradients are the same."""
     model, pairs = make(name), data(10**6)
-    task = Translation(held(letters, EXAMPLES), letters, GREEDY, label_smoothing=0.1)
+    task = Translation(held(letters, EXAMPLES), letters, GREEDY, seq2seq(letters), label_smoothing=0.1)
     whole = pairs.batch(0)
     parameters = list(model.parameters())
     big = torch.autograd.grad(task.loss(model, whole) / task.count(whole), parameters)

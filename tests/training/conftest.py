@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
+from pellucid.tasks.judged import Judged
 from pellucid.training.config import TrainingConfig
 from pellucid.training.devices import Choices
 from pellucid.training.log import Log
@@ -47,11 +48,12 @@ class ToyTask:
     def count(self, batch: Any) -> int:
         return int(batch["keep"].sum())
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def judge(self, model: nn.Module) -> Judged:
         torch.rand(3)  # an evaluation may draw random numbers
         assert not model.training
         batch = ToyData().batch(10**6)
-        return {"loss": float(self.loss(model, batch)) / self.count(batch)}
+        loss = float(self.loss(model, batch)) / self.count(batch)
+        return Judged(1, {"loss": lambda rows: loss})
 
     def samples(self, model: nn.Module) -> list[str]:
         return ["a sample"]

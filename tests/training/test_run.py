@@ -145,7 +145,7 @@ def with_(recipe: Recipe, **changes: Any) -> Recipe:
         ({"data__kind": "text"}, "cannot learn from data.kind = 'text'"),
         (
             {"task": "language-model", "model__family": "gpt", "data__kind": "text"},
-            "'exact_match' is for translations",
+            "'exact_match' is not for the task 'language-model'",
         ),
         ({"training__device": "abacus"}, "'abacus' is not available here"),
     ],

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pellucid.errors import DataError, UserError
+from pellucid.tasks.judged import Judged
 from pellucid.training import checkpoints
 from pellucid.training.learner import Learner
 from pellucid.training.loop import gradient, micro_batches
@@ -142,9 +143,13 @@ def test_a_batch_without_targets_is_named(tmp_path, toy, monkeypatch):
         toy.train(toy.run(tmp_path), toy.Finished())
 
 
+def judged(loss: float) -> Judged:
+    return Judged(1, {"loss": lambda rows: loss})
+
+
 def test_early_stopping_keeps_the_best(tmp_path, toy, monkeypatch):
     losses = iter([3.0, 1.0, 2.0, float("nan"), 0.5])
-    monkeypatch.setattr(toy.Task, "evaluate", lambda self, model: {"loss": next(losses)})
+    monkeypatch.setattr(toy.Task, "judge", lambda self, model: judged(next(losses)))
     done = toy.Finished()
     outcome = toy.train(toy.run(tmp_path, steps=99, evaluate_every=1, checkpoint_every=50, patience=2), done)
     assert (outcome.kind, outcome.step, outcome.exit_code, outcome.metrics) == ("early", 4, 0, {"loss": 1.0})
@@ -161,7 +166,7 @@ def test_early_stopping_keeps_the_best(tmp_path, toy, monkeypatch):
 def test_the_mean_of_checkpoints_is_taken_if_better(tmp_path, toy, monkeypatch):
     """Of those that an uninterrupted run has, too: not the one that a signal made."""
     losses = iter([3.0, 2.0, 0.1])
-    monkeypatch.setattr(toy.Task, "evaluate", lambda self, model: {"loss": next(losses)})
+    monkeypatch.setattr(toy.Task, "judge", lambda self, model: judged(next(losses)))
     done = toy.Finished()
     assert toy.train(toy.run(tmp_path, interrupt_at(6), average=3), done).kind == "stopped"
     outcome = toy.train(toy.run(tmp_path, average=3), done)

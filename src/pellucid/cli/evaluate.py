@@ -7,8 +7,8 @@ from pellucid.cli.arguments import Parser, at_least
 
 EXAMPLES = """\
   pellucid evaluate runs/dates
-  pellucid evaluate runs/multi30k --data test.de test.en --beam 5 --json"""
-NUMBERS = {int: "{:,}", float: "{:.4f}"}
+  pellucid evaluate runs/multi30k --data test.de test.en --beam 5 --json
+  pellucid evaluate runs/sst2-2 --compare runs/sst2       is the difference more than chance?"""
 
 
 def run(argv: list[str]) -> int:
@@ -23,24 +23,37 @@ def run(argv: list[str]) -> int:
     )
     parser.add_argument("--beam", type=at_least(1), metavar="N", help="beams when it generates (default: the recipe's)")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N examples")
+    parser.add_argument("--compare", metavar="OTHER", help="another model, asked the same: is the difference chance?")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse(argv)
 
     from pellucid.api import load
 
-    result = load(args.model).evaluate(args.data, split=args.split, beam=args.beam, limit=args.limit)
+    model, other = load(args.model), load(args.compare) if args.compare else None
+    result = model.evaluate(args.data, split=args.split, beam=args.beam, limit=args.limit, compare=other)
     print(json.dumps(result, ensure_ascii=False) if args.json else table(result))
     return 0
 
 
 def table(result: dict[str, Any]) -> str:
-    """The numbers one below the other; of groups (locales, …) the three worst, all of them are in --json."""
-    shown = {name.replace("_", " "): _shown(value) for name, value in result.items() if name != "groups"}
+    """The numbers one below the other with their intervals; of groups (locales, …) the three worst, all of them are in --json."""
+    intervals, compared = result.get("intervals", {}), result.get("compared", {})
+    shown = {name: _shown(value) for name, value in result.items() if name not in ("groups", "intervals", "compared")}
     groups = sorted(result.get("groups", {}).items(), key=lambda group: group[1])
     if groups:
         shown["worst groups"] = ", ".join(f"{name} {share:.3f}" for name, share in groups[:3]) + f" (of {len(groups)})"
     width = max(map(len, shown), default=0) + 2
-    return "\n".join(f"{name:{width}}{value:>10}".rstrip() for name, value in shown.items())
+    lines = []
+    for name, value in shown.items():
+        between = "   95 % between {:.4f} and {:.4f}".format(*intervals[name]) if name in intervals else ""
+        against = _against(compared[name]) if name in compared else ""
+        lines.append(f"{name.replace('_', ' '):{width}}{value:>10}{between}{against}".rstrip())
+    return "\n".join(lines)
+
+
+def _against(one: dict[str, Any]) -> str:
+    low, high = one["interval"]
+    return f"   difference {one['difference']:+.4f} ({low:+.4f} to {high:+.4f}, p {one['p']:.3f})"
 
 
 def _shown(value: Any) -> str:

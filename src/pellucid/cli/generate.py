@@ -8,12 +8,12 @@ import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from pellucid.cli import alignment
 from pellucid.cli.arguments import Parser, at_least, between
-from pellucid.errors import DataError, UserError
+from pellucid.cli.asking import pieces, something
+from pellucid.errors import UserError
 from pellucid.generation.options import GenerationOptions
 
 EXAMPLES = """\
@@ -37,8 +37,7 @@ OPTIONS = (
 def run(argv: list[str]) -> int:
     """Generate; prints texts, or one JSON object a line."""
     args = parser().parse(argv)
-    if not args.text and sys.stdin.isatty():
-        raise UserError("there is nothing to start from", 'give a TEXT, or lines on stdin; a GPT can start from ""')
+    something(args.text, 'give a TEXT, or lines on stdin; a GPT can start from ""')
     if args.align and args.json:
         raise UserError("--align draws and --json prints objects", "choose one of them")
 
@@ -51,9 +50,8 @@ def run(argv: list[str]) -> int:
     options, prefix = merge(pipeline.options, args), args.prefix or ""
     if len(args.text) == 1 and sys.stdout.isatty() and family == "gpt" and options.beam == 1 and not args.json:
         return stream(pipeline, args.text[0], options, prefix)
-    texts = iter(args.text) if args.text else stdin_lines()
     done = 0
-    while some := list(itertools.islice(texts, LINES_AT_ONCE)):
+    for some in pieces(args.text, LINES_AT_ONCE):
         answers = pipeline.generate(some, options, prefix=prefix, first_index=done)
         done += len(some)
         for text, best in zip(some, answers, strict=True):
@@ -101,17 +99,6 @@ def merge(defaults: GenerationOptions, args: argparse.Namespace) -> GenerationOp
     elif given.get("temperature", 0) > 0:
         given["beam"] = 1
     return dataclasses.replace(defaults, **given)
-
-
-def stdin_lines() -> Iterator[str]:
-    """The lines of stdin without their ends. Raises DataError where one is not UTF-8."""
-    for number, line in enumerate(sys.stdin.buffer, start=1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise DataError(
-                f"stdin, line {number}: this is not UTF-8 text", "convert it first, e.g. with iconv -t UTF-8"
-            ) from None
 
 
 def stream(pipeline: Any, prompt: str, options: GenerationOptions, prefix: str) -> int:

@@ -52,10 +52,15 @@ class Ragged:
         index %= len(self)
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
-    def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows [B] -> ids int64 [B, T] of the longest's length, 0 where none, and keep bool [B, T]."""
+    def take(self, rows: Iterable[int]) -> "Ragged":
+        """Some of the lists, in memory."""
+        return Ragged.of(self[row].tolist() for row in rows)
+
+    def padded(self, rows: np.ndarray, longest: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Rows [B] -> ids int64 [B, T] of the longest's length, 0 where none, and keep bool [B, T]. Lists are cut to `longest`."""
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
+        lengths = lengths if longest is None else np.minimum(lengths, longest)
         place = np.arange(lengths.max(initial=0))
         keep = place < lengths[:, None]
         ids = np.zeros(keep.shape, np.int64)
@@ -64,11 +69,11 @@ class Ragged:
 
 
 class Writer:
-    """Appends lists of ids to NAME.tokens (uint16 where the vocabulary fits, else uint32) and NAME.offsets in
-    a folder."""
+    """Appends lists of ids to NAME.tokens (uint16 where the vocabulary fits, else uint32; int32 where there is none, for
+    numbers that may be negative) and NAME.offsets in a folder."""
 
-    def __init__(self, folder: Path, name: str, vocab_size: int) -> None:
-        self.dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+    def __init__(self, folder: Path, name: str, vocab_size: int | None) -> None:
+        self.dtype = np.dtype("<i4" if vocab_size is None else "<u2" if vocab_size <= 1 << 16 else "<u4")
         self.length = self.count = 0
         self._tokens = open(folder / f"{name}.{self.dtype.name}", "wb")
         self._offsets = open(folder / f"{name}.offsets", "wb")
@@ -93,11 +98,14 @@ class Writer:
 
 def open_ragged(folder: Path, name: str) -> Ragged:
     """What a Writer of that name wrote, memory-mapped."""
-    file = next(f for kind in ("uint16", "uint32") if (f := folder / f"{name}.{kind}").exists())
-    return Ragged(_map(file, "<u2" if file.suffix == ".uint16" else "<u4"), _map(folder / f"{name}.offsets", "<i8"))
+    file, dtype = next(
+        (f, kind) for kind in ("<u2", "<u4", "<i4") if (f := folder / f"{name}.{np.dtype(kind).name}").exists()
+    )
+    return Ragged(open_flat(file, dtype), open_flat(folder / f"{name}.offsets", "<i8"))
 
 
-def _map(file: Path, dtype: str) -> np.ndarray:
+def open_flat(file: Path, dtype: str) -> np.ndarray:
+    """The numbers of a raw file, memory-mapped: [N]."""
     if file.stat().st_size == 0:  # an empty file cannot be mapped
         return np.zeros(0, dtype)
     return np.memmap(file, dtype, mode="r").view(np.ndarray)

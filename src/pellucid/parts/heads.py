@@ -80,7 +80,11 @@ class Pooler(nn.Module):
 
     def forward(self, states: States, keep: Keep | None = None) -> Tensor:
         """[B,T,D] to [B,D], of the first token that `keep` [B,T] calls real."""
-        first = states[:, 0] if keep is None else states[torch.arange(len(states), device=states.device), keep.int().argmax(1)]
+        first = (
+            states[:, 0]
+            if keep is None
+            else states[torch.arange(len(states), device=states.device), keep.int().argmax(1)]
+        )
         return torch.tanh(self.dense(first))
 
 

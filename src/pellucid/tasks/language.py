@@ -10,6 +10,7 @@ from pellucid.data.text import IGNORE, TextData
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate
 from pellucid.tasks import metrics
+from pellucid.tasks.judged import Judged
 from pellucid.text.tokenizer import Tokenizer
 
 Batch = Mapping[str, Tensor]
@@ -24,18 +25,29 @@ def loss(model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor
     return model.head.loss(states[real], targets[real], label_smoothing)  # type: ignore[operator, union-attr]
 
 
+def row_losses(model: nn.Module, states: Tensor, targets: Tensor, real: Tensor) -> list[float]:
+    """The loss of each row, in nats: states [B,T,D], targets [B,T], `real` [B,T] where there is one."""
+    head = model.head
+    return [float(head.loss(s[r], t[r])) for s, t, r in zip(states, targets, real, strict=True)]  # type: ignore[operator, union-attr]
+
+
 @torch.no_grad()
-def evaluate(model: nn.Module, data: TextData, bytes_per_token: float, limit: int | None = None) -> dict[str, float]:
-    """loss, perplexity, bits_per_byte over the whole text (or its first `limit` windows), each token scored once; examples = tokens."""
+def judge(model: nn.Module, data: TextData, bytes_per_token: float, limit: int | None = None) -> Judged:
+    """loss, perplexity, bits_per_byte over the whole text (or its first `limit` windows), each token scored once. What is resampled are
+    windows; `examples` counts tokens."""
     device = next(model.parameters()).device
-    nats, targets, left = 0.0, 0, limit or data.n_windows
+    nats: list[float] = []
+    counts: list[int] = []
+    left = limit or data.n_windows
     for batch in data.windows(min(data.batch_size, left)):
-        batch = {name: tensor[:left].to(device) for name, tensor in batch.items()}
-        if not left:
+        batch = {name: tensor[: left - len(nats)].to(device) for name, tensor in batch.items()}
+        if not len(batch["ids"]):
             break
-        left -= len(batch["ids"])
-        nats, targets = nats + float(loss(model, batch)), targets + int((batch["targets"] != IGNORE).sum())
-    return metrics.from_loss(nats, targets, round(targets * bytes_per_token)) | {"examples": targets}
+        real = batch["targets"] != IGNORE
+        nats += row_losses(model, model.hidden(batch["ids"]), batch["targets"], real)  # type: ignore[operator]
+        counts += real.sum(1).tolist()
+    scores = metrics.of_loss(nats, counts, [n * bytes_per_token for n in counts])
+    return Judged(len(nats), scores, asked=counts, details={"examples": sum(counts)})
 
 
 class LanguageModel:
@@ -64,16 +76,15 @@ class LanguageModel:
         """Targets."""
         return int((batch["targets"] != IGNORE).sum())
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """See `evaluate`."""
-        return evaluate(model, self.valid, self.bytes_per_token, self.limit)
+    def judge(self, model: nn.Module) -> Judged:
+        """See `judge`."""
+        return judge(model, self.valid, self.bytes_per_token, self.limit)
 
     def samples(self, model: nn.Module) -> list[str]:
         """The held-out text's first words, gone on with by the model."""
         prompt = self.valid.tokens[:8].tolist()
-        return [
-            self.tokenizer.decode(prompt) + (generate(model, [prompt], self.options, self.tokenizer)[0][0].text or "")
-        ]
+        said = generate(model, [prompt], self.options, self.tokenizer)[0][0].text or ""
+        return [self.tokenizer.decode(prompt) + said]
 
     def decode(self, batch: Batch) -> list[str]:
         """A batch as text, for reports of trouble."""

@@ -1,7 +1,12 @@
-"""Translation: of each source a model says a target. Sentences, dates, anything that turns one line into another."""
+"""Translation: of each source a model says a target. Sentences, dates, questions: anything that turns one text into another.
 
-from collections.abc import Mapping, Sequence
+An encoder-decoder reads the source and writes the target (`SEQ2SEQ`); a decoder alone reads both as one text, and what is asked is not
+learned (`prompted`). Everything else is the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,22 +14,18 @@ from torch import Tensor, nn
 
 from pellucid.data.files import Example
 from pellucid.data.pairs import PairData
+from pellucid.data.prompts import PromptData
+from pellucid.data.text import IGNORE
 from pellucid.data.tokenised import Ragged
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate
 from pellucid.tasks import metrics
+from pellucid.tasks.judged import Judged
+from pellucid.tasks.language import row_losses
 from pellucid.text.tokenizer import Tokenizer
 
 Batch = Mapping[str, Tensor]
 EVALUATION_TOKENS = 8192
-
-
-def loss(model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy in nats summed over real targets; logits are made only where there is one."""
-    memory = model.encode(batch["source"], batch["source_keep"])  # type: ignore[operator]
-    states = model.decode(batch["target_in"], memory, batch["source_keep"])  # type: ignore[operator]
-    real = batch["target_keep"]
-    return model.head.loss(states[real], batch["target_out"][real], label_smoothing)  # type: ignore[operator, union-attr]
 
 
 @dataclass(frozen=True)
@@ -51,38 +52,84 @@ class Held:
         return Held([self.examples[i] for i in places], *cut)
 
 
-@torch.no_grad()
-def evaluate(
-    model: nn.Module, held: Held, tokenizer: Tokenizer, options: GenerationOptions, with_bleu: bool = True
-) -> dict[str, Any]:
-    """loss, perplexity, bits_per_byte, exact_match, bleu and chrf (`with_bleu`), examples, and where examples have groups the exact
-    match of each. The model is in evaluation mode."""
-    device = next(model.parameters()).device
+@dataclass(frozen=True)
+class Form:
+    """How pairs are put to a model. `data(sources, targets, batch_tokens, seed, max_length)`: as batches; `read(model, batch)`: (states
+    [B,T,D], targets [B,T], where there is one); `prompt(ids)`: a source as generation is given it."""
+
+    data: Callable[..., PairData | PromptData]
+    read: Callable[[nn.Module, Batch], tuple[Tensor, Tensor, Tensor]]
+    prompt: Callable[[Sequence[int]], Sequence[int]]
+
+
+def seq2seq(tokenizer: Tokenizer) -> Form:
+    """Source to the encoder, target to the decoder."""
     ids = {f"{name}_id": getattr(tokenizer, f"{name}_id") for name in ("pad", "bos", "eos")}
-    data = PairData(held.sources, held.targets, **ids, batch_tokens=EVALUATION_TOKENS)
-    nats, targets = 0.0, 0
-    for batch in data.sequential():
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        nats, targets = nats + float(loss(model, batch)), targets + int(batch["target_keep"].sum())
+
+    def read(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        memory = model.encode(batch["source"], batch["source_keep"])
+        return model.decode(batch["target_in"], memory, batch["source_keep"]), batch["target_out"], batch["target_keep"]
+
+    return Form(partial(_data, PairData, ids), read, lambda source: source)
+
+
+def prompted(tokenizer: Tokenizer) -> Form:
+    """Both as one text: the source, the token that asks for an answer, the answer."""
+    start, end = edges = tokenizer.prompt_edges
+    ids = {"pad_id": tokenizer.pad_id or 0, "eos_id": tokenizer.eos_id or 0, "edges": edges}
+
+    def read(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        return model.hidden(batch["ids"]), batch["targets"], batch["targets"] != IGNORE
+
+    return Form(partial(_data, PromptData, ids), read, lambda source: [*start, *source, *end])
+
+
+def _data(
+    kind: Any,
+    ids: dict[str, Any],
+    sources: Ragged,
+    targets: Ragged,
+    batch_tokens: int,
+    seed: int = 0,
+    longest: int | None = None,
+) -> Any:
+    return kind(sources, targets, **ids, batch_tokens=batch_tokens, seed=seed, max_length=longest)
+
+
+@torch.no_grad()
+def judge(
+    model: nn.Module, held: Held, tokenizer: Tokenizer, options: GenerationOptions, form: Form, with_bleu: bool = True
+) -> Judged:
+    """loss, perplexity, bits_per_byte, exact_match, bleu and chrf (`with_bleu`), and where examples have groups the exact match of each.
+    The model is in evaluation mode."""
+    device = next(model.parameters()).device
+    nats, counts = [0.0] * len(held.examples), [0] * len(held.examples)
+    for batch in form.data(held.sources, held.targets, EVALUATION_TOKENS).sequential():
+        rows = batch.pop("rows").tolist()
+        states, targets, real = form.read(model, {name: tensor.to(device) for name, tensor in batch.items()})
+        for row, loss, count in zip(rows, row_losses(model, states, targets, real), real.sum(1).tolist(), strict=True):
+            nats[row], counts[row] = loss, count
     references = [example.target for example in held.examples]
-    result: dict[str, Any] = metrics.from_loss(nats, targets, sum(len(text.encode()) for text in references))
-    said = translate(model, [row.tolist() for row in _rows(held.sources)], tokenizer, options)
-    result["exact_match"] = metrics.exact_match(said, references)
+    said = translate(model, [row.tolist() for row in _rows(held.sources)], tokenizer, options, form)
+    scores = metrics.of_loss(nats, counts, [len(text.encode()) for text in references])
+    scores["exact_match"] = metrics.exact_match(said, references)
+    details: dict[str, Any] = {}
     if with_bleu:
-        result |= metrics.bleu(said, references)
-    result["examples"] = len(references)
+        found, details["bleu_signature"] = metrics.bleu(said, references)
+        scores |= found
     groups = sorted({example.group for example in held.examples} - {""})
     if groups:
         right = [a == b for a, b in zip(said, references, strict=True)]
-        result["groups"] = {group: _share(right, held.examples, group) for group in groups}
-    return result
+        details["groups"] = {group: _share(right, held.examples, group) for group in groups}
+    return Judged(len(references), scores, list(held.examples), said, details)
 
 
 def translate(
-    model: nn.Module, sources: Sequence[Sequence[int]], tokenizer: Tokenizer, options: GenerationOptions
+    model: nn.Module, sources: Sequence[Sequence[int]], tokenizer: Tokenizer, options: GenerationOptions, form: Form
 ) -> list[str]:
     """The best answer to each source."""
-    return [best[0].text or "" for best in generate(model, sources, options, tokenizer)]
+    prompts = [form.prompt(source) for source in sources]
+    return [best[0].text or "" for best in generate(model, prompts, options, tokenizer)]
 
 
 def _rows(ragged: Ragged) -> list[Any]:
@@ -95,38 +142,44 @@ def _share(right: Sequence[bool], examples: Sequence[Example], group: str) -> fl
 
 
 class Translation:
-    """The task as the training loop sees it. Evaluation during training is greedy."""
+    """The task as the training loop sees it. `options`: how the held-out sources are answered (one answer each, never sampled)."""
 
     def __init__(
         self,
         held: Held,
         tokenizer: Tokenizer,
         options: GenerationOptions,
+        form: Form,
         metric: str = "loss",
         label_smoothing: float = 0.0,
+        left_out: int = 0,
     ) -> None:
-        self.held, self.tokenizer, self.label_smoothing = held, tokenizer, label_smoothing
-        self.options = replace(options, beam=1, n_best=1, temperature=0.0)
+        self.left_out = left_out
+        self.held, self.tokenizer, self.form, self.label_smoothing = held, tokenizer, form, label_smoothing
+        self.options = replace(options, n_best=1, temperature=0.0)
         self.metric, self.higher_is_better = metric, metric != "loss"
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Summed over real targets, with label smoothing (Szegedy et al. 2016)."""
-        return loss(model, batch, self.label_smoothing)
+        """Summed over real targets, with label smoothing (Szegedy et al. 2016); logits are made only where there is one."""
+        states, targets, real = self.form.read(model, batch)
+        return model.head.loss(states[real], targets[real], self.label_smoothing)  # type: ignore[operator, union-attr]
 
     def count(self, batch: Batch) -> int:
         """Real targets."""
-        return int(batch["target_keep"].sum())
+        return int((batch["targets"] != IGNORE).sum() if "targets" in batch else batch["target_keep"].sum())
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """The numbers of `evaluate` that are one number each."""
-        result = evaluate(model, self.held, self.tokenizer, self.options, self.metric in ("bleu", "chrf"))
-        shown = ("loss", "perplexity", "exact_match", "bleu", "chrf")
-        return {name: result[name] for name in shown if name in result}
+    def judge(self, model: nn.Module) -> Judged:
+        """See `judge`; BLEU and chrF where the metric is one of them. `left_out_too_long`: how many examples the model cannot read."""
+        bleu = self.metric in ("bleu", "chrf")
+        judged = judge(model, self.held, self.tokenizer, self.options, self.form, bleu)
+        return replace(
+            judged, details={**judged.details, **({"left_out_too_long": self.left_out} if self.left_out else {})}
+        )
 
     def samples(self, model: nn.Module) -> list[str]:
         """Three held-out sources, what the model makes of them, and what was asked for."""
         few = self.held.first(3)
-        said = translate(model, [row.tolist() for row in _rows(few.sources)], self.tokenizer, self.options)
+        said = translate(model, [row.tolist() for row in _rows(few.sources)], self.tokenizer, self.options, self.form)
         return [
             f"{e.source} → {text}" + ("" if text == e.target else f"   (should be: {e.target})")
             for e, text in zip(few.examples, said, strict=True)
@@ -134,6 +187,8 @@ class Translation:
 
     def decode(self, batch: Batch) -> list[str]:
         """A batch as text, for reports of trouble."""
+        if "ids" in batch:
+            return self.tokenizer.decode_batch(batch["ids"].tolist(), skip_special=False)
         sources = self.tokenizer.decode_batch(batch["source"].tolist())
         targets = self.tokenizer.decode_batch(batch["target_out"].tolist())
         return [f"{source} → {target}" for source, target in zip(sources, targets, strict=True)]

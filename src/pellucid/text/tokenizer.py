@@ -30,13 +30,15 @@ PAD = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>")
 BOS = ("<bos>", "<s>", "[CLS]", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>")
 EOS = ("<eos>", "</s>", "[SEP]", "<|end_of_text|>", "<|endoftext|>")
 UNK = ("<unk>", "[UNK]")
+MASK = ("<mask>", "[MASK]")
+ANSWER = ("<answer>",)
 
 
 class Tokenizer:
     """Text to ids and back. Built by `train` or `Tokenizer.load`.
 
-    Special tokens are found by name: pad_id, bos_id, eos_id, unk_id are None where the tokenizer has none (by
-    the names the field uses).
+    Special tokens are found by name: pad_id, bos_id, eos_id, unk_id, mask_id and answer_id (which asks a decoder for the answer to the
+    prompt before it) are None where the tokenizer has none (by the names the field uses).
     """
 
     def __init__(self, library: Library) -> None:
@@ -47,6 +49,7 @@ class Tokenizer:
         added = library.get_added_tokens_decoder()
         self.specials: dict[str, int] = {token.content: i for i, token in sorted(added.items()) if token.special}
         self.pad_id, self.bos_id, self.eos_id, self.unk_id = (self._first(names) for names in (PAD, BOS, EOS, UNK))
+        self.mask_id, self.answer_id = self._first(MASK), self._first(ANSWER)
         self.vocab_size: int = max(library.get_vocab().values(), default=-1) + 1
 
     # ---- text to ids
@@ -109,6 +112,35 @@ class Tokenizer:
     def begins_with_bos(self) -> bool:
         """Whether its file asks for <bos> before a text, as Llama's does; whoever feeds a model puts it there, `encode` does not."""
         return self.bos_id is not None and self.library.encode("").ids[:1] == [self.bos_id]
+
+    @property
+    def prompt_edges(self) -> tuple[list[int], list[int]]:
+        """What a decoder is given before a prompt, and behind it to ask for an answer."""
+        start = [self.bos_id] if self.begins_with_bos and self.bos_id is not None else []
+        return start, [] if self.answer_id is None else [self.answer_id]
+
+    def with_specials(self, names: Iterable[str]) -> "Tokenizer":
+        """The same tokenizer that also knows these special tokens; new ones get the next ids."""
+        library = copy.deepcopy(self.library)
+        library.add_special_tokens([name for name in names if name not in self.specials])
+        return Tokenizer(library)
+
+    def word_joins(self) -> tuple[list[bool], list[bool]]:
+        """Which tokens may go on with the word before them, and which may be gone on with, by id: token b behind a is in a's word where
+        both say so. Special tokens do neither."""
+        pieces = [
+            piece if i not in self.specials.values() else ""
+            for i, piece in enumerate(self.tokens(range(self.vocab_size)))
+        ]
+        if self.kind == "wordpiece":
+            return [piece.startswith("##") for piece in pieces], [bool(piece) for piece in pieces]
+        if self.kind == "bpe":
+            return [bool(piece) for piece in pieces], [bool(piece) and not piece.endswith("</w>") for piece in pieces]
+        if self.kind in ("unigram", "byte-fallback-bpe"):
+            return [bool(piece) and not piece.startswith("▁") for piece in pieces], [bool(piece) for piece in pieces]
+        if self.kind == "word":
+            return [False] * len(pieces), [False] * len(pieces)
+        return [_letter(piece[:1]) for piece in pieces], [_letter(piece[-1:]) for piece in pieces]
 
     def special(self, name: str) -> int:
         """The id of a special token by its name. UserError with the nearest name where there is none."""
@@ -229,6 +261,11 @@ def train(
     always counts all of it).
     """
     return Tokenizer(learn(lines, kind, vocab_size, lowercase, min_count, specials, memory_mb))
+
+
+def _letter(text: str) -> bool:
+    """Part of a word: a letter, a digit, or a byte of a character that is cut (shown as <0xE4>)."""
+    return text.isalnum() or text in ("<", ">")
 
 
 # Byte-level BPE writes printable bytes as themselves and the others, counted from 0, as U+0100 + n.

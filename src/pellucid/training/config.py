@@ -18,7 +18,9 @@ class TrainingConfig:
     evaluations without a better `metric` before stopping, 0 = never. `evaluate_limit`: held-out pairs or windows
     that an evaluation during training looks at, 0 = all. `keep`: newest checkpoints kept, besides
     the best. `precision`, `products` (the library of float32 products on a CPU) and `threads` are measured when a run begins unless they
-    are given: give them where two runs of one recipe must be equal to the bit.
+    are given: give them where two runs of one recipe must be equal to the bit. Labels: `class_weight` balanced = the loss of a label
+    counts the more the rarer it is. Fine-tuning: `freeze`, names of parameters that stay as they are ("embed.*", "stack.blocks.[01].*");
+    `layer_decay`, what the learning rate is multiplied by from each layer to the one below.
     """
 
     steps: int = 1000
@@ -37,10 +39,13 @@ class TrainingConfig:
     weight_decay: float = 0.01
     clip: float = 1.0
     label_smoothing: float = 0.0
+    class_weight: Literal["none", "balanced"] = "none"
+    freeze: tuple[str, ...] = ()
+    layer_decay: float = 1.0
     ema: float = 0.0
     average: int = 0
     patience: int = 0
-    metric: Literal["loss", "exact_match", "bleu", "chrf"] = "loss"
+    metric: Literal["loss", "exact_match", "bleu", "chrf", "accuracy", "macro_f1", "f1"] = "loss"
     evaluate_every: int = 250
     evaluate_limit: int = 500
     checkpoint_every: int = 250
@@ -62,6 +67,6 @@ class TrainingConfig:
                 raise UserError(f"training.{name} is {getattr(self, name)}", f"it must be at least {low}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"training.betas are {self.betas}", "each must be at least 0 and less than 1")
-        for name in ("final_lr", "decay", "ema", "label_smoothing"):
+        for name in ("final_lr", "decay", "ema", "label_smoothing", "layer_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"training.{name} is {getattr(self, name)}", "it must be between 0 and 1")

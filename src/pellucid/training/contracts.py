@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
+from pellucid.tasks.judged import Judged
 from pellucid.training.config import TrainingConfig
 from pellucid.training.devices import Choices
 from pellucid.training.log import Log
@@ -22,7 +23,7 @@ class Task(Protocol):
 
     @property
     def metric(self) -> str:
-        """Which of `evaluate`'s numbers tells the best model."""
+        """Which of `judge`'s scores tells the best model."""
 
     @property
     def higher_is_better(self) -> bool:
@@ -34,8 +35,8 @@ class Task(Protocol):
     def count(self, batch: Batch) -> int:
         """How many targets the batch has."""
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """The task's metrics on held-out data; "loss" (nats per target) is always there."""
+    def judge(self, model: nn.Module) -> Judged:
+        """What the model does with the held-out data; among its scores is always "loss" (nats per target)."""
 
     def samples(self, model: nn.Module) -> list[str]:
         """What the model says now, a few lines for people."""

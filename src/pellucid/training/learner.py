@@ -109,7 +109,8 @@ class Learner:
         seed(self.device, run.seed, self.state.step, -1)
         if ranks.rank() == 0:
             with run.choices.autocast():
-                metrics, samples = run.task.evaluate(run.model), run.task.samples(run.model)
+                numbers, samples = run.task.judge(run.model).numbers(), run.task.samples(run.model)
+                metrics = {name: number for name, number in numbers.items() if isinstance(number, float)}
         for module, mode in modes.items():
             module.training = mode
         return ranks.from_first(metrics), samples

@@ -26,25 +26,26 @@ Record = dict[str, Any]
 
 
 class Log:
-    """Progress of one run. `flops_per_token` (forward and backward) over `peak_flops` of the machine is the
+    """Progress of one run. `flops_per_target` (forward and backward) over `peak_flops` of the machine is the
     share of its matrix-product speed.
 
-    `every`: seconds between plain lines where there is no terminal. Ranks other than the first say and write
-    nothing.
+    `every`: seconds between plain lines where there is no terminal; `unit`: what a target is called. Ranks other than the first say and
+    write nothing.
     """
 
     def __init__(
         self,
         folder: Path,
         steps: int,
-        flops_per_token: float = 0.0,
+        flops_per_target: float = 0.0,
         peak_flops: float = 0.0,
         tensorboard: bool = False,
         console: Console | None = None,
         every: float = 10.0,
+        unit: str = "tokens",
     ) -> None:
-        self.folder, self.steps, self.every = folder, steps, every
-        self.cost_share = flops_per_token / peak_flops if peak_flops else 0.0
+        self.folder, self.steps, self.every, self.unit = folder, steps, every, unit
+        self.cost_share = flops_per_target / peak_flops if peak_flops else 0.0
         self.console = console or Console(stderr=True, quiet=ranks.rank() > 0, soft_wrap=True)
         self.wants_board = tensorboard
         self.board: Any = None
@@ -95,7 +96,7 @@ class Log:
         self.shown = now
         left = (now - self.began) / self.done * (self.steps - record["step"])
         share = f" · {self.cost_share * speed:.0%} of peak" if self.cost_share else ""
-        line = f"step {record['step']:,}/{self.steps:,} · loss {loss:.4f} · {speed:,.0f} tokens/s{share}"
+        line = f"step {record['step']:,}/{self.steps:,} · loss {loss:.4f} · {speed:,.0f} {self.unit}/s{share}"
         line += f" · {clock(left)} left"
         if self.live:
             self.live.update(Text(line), refresh=True)

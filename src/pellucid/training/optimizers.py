@@ -15,6 +15,7 @@ nothing is pickled.
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from pellucid.errors import DataError
 from pellucid.parts.heads import FreeHead
 from pellucid.parts.scores import Additive
 from pellucid.training.config import TrainingConfig
+from pellucid.training.finetuning import layer_rates
 
 
 def groups(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
@@ -63,18 +65,19 @@ class Optimizer:
     def __init__(self, model: nn.Module, config: TrainingConfig, precision: str = "float32") -> None:
         found = groups(model)
         use_muon = config.optimizer == "muon" and bool(found["matrix"])
-        decayed = list(found["edge"].values()) + ([] if use_muon else list(found["matrix"].values()))
-        sets = [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": list(found["plain"].values()), "weight_decay": 0.0},
-        ]
+        decayed = found["edge"] | ({} if use_muon else found["matrix"])
+        rates = layer_rates(model, config.layer_decay)
+        sets = _by_rate(decayed, rates, config.lr, config.weight_decay) + _by_rate(
+            found["plain"], rates, config.lr, 0.0
+        )
         self.names = {id(p): name for name, p in model.named_parameters()}
         self.parts: list[torch.optim.Optimizer] = []
-        if any(group["params"] for group in sets):
+        if sets:
             self.parts.append(torch.optim.AdamW(sets, lr=config.lr, betas=config.betas, fused=_fused(model)))
         if use_muon:
             lr = config.muon_lr or MUON_OVER_ADAMW * config.lr
-            self.parts.append(Muon(list(found["matrix"].values()), lr, config.weight_decay, precision))
+            inner = _by_rate(found["matrix"], rates, lr, config.weight_decay)
+            self.parts.append(Muon(inner, lr, config.weight_decay, precision))
         self.peaks = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
     def step(self, factor: float) -> None:
@@ -115,6 +118,16 @@ class Optimizer:
             )
 
 
+def _by_rate(
+    named: Mapping[str, nn.Parameter], rates: Mapping[str, float], lr: float, decay: float
+) -> list[dict[str, Any]]:
+    """Parameter groups of one learning rate each."""
+    found: dict[float, list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in named.items():
+        found[rates[name]].append(parameter)
+    return [{"params": group, "lr": lr * rate, "weight_decay": decay} for rate, group in found.items()]
+
+
 def _fused(model: nn.Module) -> bool:
     """Whether one kernel can do the whole update: twice as fast as the loop on CPU, and as deterministic."""
     return all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for p in model.parameters())
@@ -132,7 +145,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: list[nn.Parameter],
+        parameters: list[nn.Parameter] | list[dict[str, Any]],
         lr: float,
         weight_decay: float,
         precision: str = "float32",

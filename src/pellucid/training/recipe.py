@@ -25,10 +25,15 @@ from pellucid.training.config import TrainingConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is asked (`task`), of which data, which model, how it learns and how it speaks."""
+    """What is asked (`task`), of which data, which model, how it learns and how it speaks. `init`: a run or model folder to begin with; its
+    shape, tokenizer and weights are taken, and of `model` only the dropout counts.
+    """
 
     description: str = ""
-    task: Literal["translate", "language-model"] = "language-model"
+    task: Literal["translate", "instruct", "language-model", "masked-language-model", "classify", "tag"] = (
+        "language-model"
+    )
+    init: str = ""
     seed: int = 0
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

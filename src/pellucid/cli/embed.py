@@ -1,0 +1,37 @@
+"""`pellucid embed MODEL [TEXT…]`: texts as vectors. Imports no torch until it starts."""
+
+import json
+import sys
+from typing import Any
+
+from pellucid.cli.asking import asking, pieces, something
+
+EXAMPLES = """\
+  pellucid embed runs/mlm "a sentence" --json
+  pellucid embed runs/mlm --pooling cls --normalise < sentences.txt > vectors.tsv"""
+AT_ONCE = 256
+
+
+def run(argv: list[str]) -> int:
+    """Embed; one vector a line: numbers parted by tabs, or an object."""
+    flags = asking("embed", "Turn texts into vectors.", EXAMPLES)
+    flags.add_argument(
+        "--pooling",
+        choices=("mean", "cls", "last"),
+        default="mean",
+        help="the mean of the tokens' states, the first one, or the last one (default: mean)",
+    )
+    flags.add_argument("--normalise", action="store_true", help="vectors of length 1: a product is then a cosine")
+    args = flags.parse(argv)
+    something(args.text)
+
+    from pellucid.api import load
+
+    pipeline: Any = load(args.model)
+    for some in pieces(args.text, AT_ONCE):
+        vectors = pipeline.embed(some, args.pooling, args.normalise).tolist()
+        for text, vector in zip(some, vectors, strict=True):
+            said = {"input": text, "vector": [round(x, 7) for x in vector]}
+            print(json.dumps(said, ensure_ascii=False) if args.json else "\t".join(f"{x:.6g}" for x in vector))
+        sys.stdout.flush()
+    return 0

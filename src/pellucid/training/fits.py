@@ -1,0 +1,103 @@
+"""What a recipe becomes: tokenizer, model config, task, data and the weights to begin with; everything the loop needs but the machine."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from pellucid.data.prepare import texts_for_tokenizer
+from pellucid.errors import DataError, UserError
+from pellucid.models import storage
+from pellucid.models.config import ModelConfig
+from pellucid.records import from_dict
+from pellucid.text.tokenizer import Tokenizer, train
+from pellucid.training.contracts import Data, Task
+from pellucid.training.kinds import Kind, kind_of
+from pellucid.training.recipe import Recipe
+
+
+@dataclass
+class Fit:
+    """`begun`: weights to begin with, under our names; `notes`: what a person should be told."""
+
+    tokenizer: Tokenizer | None
+    config: ModelConfig
+    task: Task
+    data: Data
+    notes: list[str]
+    begun: dict[str, Tensor] = field(default_factory=dict)
+
+
+def prepare(recipe: Recipe, folder: Path | None) -> Fit:
+    """Everything made ready; of a run that has begun in `folder`, its own tokenizer and config. Raises DataError for unusable data."""
+    kind, config, tokenizer = kind_of(recipe), recipe.model, None
+    begun: dict[str, Tensor] = {}
+    if recipe.init and not (folder and any((folder / "checkpoints").glob("step-*"))):
+        config, tokenizer, begun = begin_with(recipe)
+    config = _own(folder) or config
+    if kind.unit != "images":
+        tokenizer = _tokenizer(recipe, kind, folder, tokenizer)
+        config = _with_ids(recipe, config, tokenizer)
+    parts = kind.parts(recipe, tokenizer, config)
+    names = getattr(parts["train"], "names", ())
+    config = replace(config, head=kind.head, labels=names, n_labels=len(names))
+    data = kind.data(recipe, parts["train"], tokenizer, config)
+    task = kind.task(recipe, parts.get("valid") or parts["train"], tokenizer, config)
+    notes = [note for part in parts.values() for note in part.notes] + list(getattr(data, "notes", ()))
+    return Fit(tokenizer, config, task, data, notes, begun)
+
+
+def _own(folder: Path | None) -> ModelConfig | None:
+    """The config that a run wrote down when it began."""
+    if folder is None or not (folder / "run.json").exists():
+        return None
+    return from_dict(
+        ModelConfig, json.loads((folder / "run.json").read_text(encoding="utf-8"))["model"], str(folder / "run.json")
+    )
+
+
+def begin_with(recipe: Recipe) -> tuple[ModelConfig, Tokenizer | None, dict[str, Tensor]]:
+    """The config, tokenizer and weights of the model that `recipe.init` names; dropout is the recipe's, labels are the data's."""
+    folder = Path(recipe.init).expanduser()
+    model, tokenizer = storage.load(folder / "model" if (folder / "model").is_dir() else folder)
+    theirs: ModelConfig = model.config  # type: ignore[assignment]
+    if theirs.family != recipe.model.family:
+        raise UserError(
+            f"{recipe.init} is a {theirs.family}, the recipe asks for a {recipe.model.family}",
+            "begin with a model of the same family",
+        )
+    config = replace(theirs, stack=replace(theirs.stack, dropout=recipe.model.stack.dropout), labels=(), n_labels=0)
+    return config, tokenizer, {name: p.detach() for name, p in model.named_parameters()}
+
+
+def _tokenizer(recipe: Recipe, kind: Kind, folder: Path | None, given: Tokenizer | None) -> Tokenizer:
+    """The run's own, the one of the model it begins with, or a new one; with the special tokens that the task needs."""
+    own = folder / "model" / "tokenizer.json" if folder else None
+    if own and own.exists():
+        return Tokenizer.load(own)
+    if not recipe.init:
+        d = recipe.data
+        return train(
+            texts_for_tokenizer(d, recipe.seed), d.tokenizer, d.vocab_size, d.lowercase, specials=kind.specials
+        )
+    if given is None:
+        raise DataError(f"{recipe.init} has no tokenizer.json", "put the tokenizer it was trained with into it")
+    needed = [name for name in kind.specials if getattr(given, f"{name.strip('<>')}_id") is None]
+    return given.with_specials(needed) if needed else given
+
+
+def _with_ids(recipe: Recipe, config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """The config with the tokenizer's size and special tokens; a model that exists keeps its own."""
+    ids = {f"{name}_id": getattr(tokenizer, f"{name}_id") for name in ("pad", "bos", "eos")}
+    if recipe.init:
+        ids = {name: value if getattr(config, name) is None else getattr(config, name) for name, value in ids.items()}
+        return replace(config, vocab_size=max(config.vocab_size, tokenizer.vocab_size), **ids)
+    if recipe.task == "language-model":
+        ids["bos_id"] = ids["eos_id"]  # what stands between texts is also what a new text starts from, as in GPT-2
+    if 0 < config.vocab_size < tokenizer.vocab_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, model.vocab_size is {config.vocab_size}",
+            "leave model.vocab_size out, or lower data.vocab_size",
+        )
+    return replace(config, vocab_size=config.vocab_size or tokenizer.vocab_size, **ids)

@@ -1,0 +1,69 @@
+"""How a trained model is put to the test: its run's own recipe, or one made up for it, turned into a question and asked."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from pellucid.errors import UserError
+from pellucid.models.config import ModelConfig
+from pellucid.tasks import metrics
+from pellucid.tasks.judged import Judged
+from pellucid.text.tokenizer import Tokenizer
+from pellucid.training.kinds import kind_of
+from pellucid.training.recipe import Recipe
+
+READS = {
+    "translate": "pairs",
+    "instruct": "pairs",
+    "language-model": "text",
+    "masked-language-model": "text",
+    "tag": "tags",
+}
+
+
+def task_of(config: ModelConfig, tokenizer: Tokenizer | None) -> str:
+    """The task a model is made for, told by what it is."""
+    asks = tokenizer is not None and tokenizer.answer_id is not None
+    bert = {"labels": "classify", "tags": "tag"}.get(config.head, "masked-language-model")
+    gpt = "instruct" if asks else "language-model"
+    return {"seq2seq": "translate", "vit": "classify", "gpt": gpt, "bert": bert}[config.family]
+
+
+def question(
+    config: ModelConfig,
+    tokenizer: Tokenizer | None,
+    recipe: Recipe | None,
+    data: Sequence[str] | None = None,
+    beam: int | None = None,
+    limit: int | None = None,
+) -> Recipe:
+    """The recipe that asks for `data` (files; None = what the run learned from), the first `limit` examples, with so wide a beam.
+
+    Raises UserError where there is neither a recipe nor data.
+    """
+    if recipe is None and data is None:
+        raise UserError("this model folder does not know its data", "say what to evaluate on: --data FILE …")
+    own = recipe or Recipe(task=task_of(config, tokenizer))  # type: ignore[arg-type]
+    if data is not None:
+        files = tuple(str(Path(name).expanduser().absolute()) for name in data)
+        kind = READS.get(own.task, "images" if config.family == "vit" else "labels")
+        own = replace(own, data=replace(own.data, kind=kind, train=(), valid=(), test=files))  # type: ignore[arg-type]
+    length = min(own.training.length if recipe else 512, config.max_length)
+    counts_words = own.task in ("translate", "instruct") and own.data.kind == "pairs" and metrics.has_bleu()
+    training = replace(
+        own.training, evaluate_limit=limit or 0, length=length, metric="bleu" if counts_words else "loss"
+    )
+    options = replace(own.generation, n_best=1, temperature=0.0, beam=beam or own.generation.beam)
+    return replace(own, training=training, generation=options)
+
+
+def judge(model: nn.Module, tokenizer: Tokenizer | None, asked: Recipe, part: str = "test") -> Judged:
+    """What the model does with each example of a part of the data ("valid" where a text has no "test")."""
+    kind, config = kind_of(asked), model.config
+    parts = kind.parts(asked, tokenizer, config)  # type: ignore[arg-type]
+    part = "valid" if part == "test" and "test" not in parts and "valid" in parts else part
+    if part not in parts:
+        raise UserError(f"there is no part {part!r} of the data", "there is: " + ", ".join(parts))
+    return kind.task(asked, parts[part], tokenizer, config).judge(model)  # type: ignore[arg-type]
