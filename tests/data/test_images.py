@@ -198,6 +198,19 @@ def test_an_idx_file_that_is_cut_off_and_channels_that_cannot_be(tmp_path):
         prepare_images(replace(GREY, train=files), 6, 4, 0)
 
 
+def test_the_fingerprint_of_a_folder_is_of_names_and_bytes(tmp_path):
+    file, other = tmp_path / "i" / "a" / "x", tmp_path / "i" / "b" / "x"
+    for path in (file, other):
+        path.parent.mkdir(parents=True)
+    file.write_bytes(b"1")
+    first = fingerprint([str(tmp_path / "i")])
+    assert first == fingerprint([str(tmp_path / "i")])
+    file.rename(other)
+    second = fingerprint([str(tmp_path / "i")])
+    other.write_bytes(b"2")
+    assert len({first, second, fingerprint([str(tmp_path / "i")])}) == 3
+
+
 # ---- sets to batches
 
 
@@ -254,6 +267,13 @@ def test_all_moves_occur_about_equally_often():
     data = ImageData(ImageSet(pixels, np.zeros(1, np.int64), ("a",), None), 3000, 1, 1, True)  # type: ignore[arg-type]
     _, counts = np.unique(data.batch(0)["images"].numpy(), axis=0, return_counts=True)
     assert len(counts) == 6 and counts.min() > 400  # three places, two ways round
+    assert not torch.equal(data.batch(0)["images"], data.batch(1)["images"])
+
+
+def test_epochs_have_orders_of_their_own():
+    data = made(40, batch_size=40)
+    orders = {tuple(data.rows(epoch).tolist()) for epoch in range(5)}
+    assert len(orders) == 5 and all(sorted(order) == list(range(40)) for order in orders)
 
 
 def test_normalised():

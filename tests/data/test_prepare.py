@@ -204,3 +204,12 @@ def test_tatoeba_has_no_sentence_on_both_sides(corpora):
     train = set(list(texts_for_tokenizer(config))[::2])
     assert not test & train and not valid & train and not test & valid
     assert 0.008 < len(parts["test"].sources) / n < 0.012
+
+
+def test_columns_of_pairs_are_passed_on_and_part_of_the_key(tmp_path):
+    (tmp_path / "a.csv").write_text("id,prompt,answer\n1,p,a\n2,q,b\n")
+    for columns, first in [((), ("p", "a")), (("id", "answer"), ("1", "a")), (("answer", "id"), ("a", "1"))]:
+        config = DataConfig(kind="pairs", train=(str(tmp_path / "a.csv"),), holdout=0.0, columns=columns)
+        train = prepare_pairs(config, Letters(), 0)["train"]
+        assert train.examples(1)[0][:2] == first and "header" in train.notes[0]
+        assert next(texts_for_tokenizer(config)) == first[0]

@@ -60,6 +60,7 @@ def test_tsv_is_split_at_tabs_only(tmp_path_factory, rows):
     [
         ("a.tsv", 'a "b\tx\nc\ty\n', (), [('a "b', "x"), ("c", "y")]),  # no header, lone quotes
         ("a.txt", "a\tx\tmore\nb\ty\n", (), [("a", "x"), ("b", "y")]),
+        ("a.txt", "a\tx\nb\ty\tmore\n", (), [("a", "x"), ("b", "y")]),
         ("a.csv", "1,a,x\n2,b,y\n", ("2", "3"), [("a", "x"), ("b", "y")]),
         ("a.csv", "no,review,stars\n1,a,x\n", ("2", "3"), [("a", "x")]),  # numbers, and yet a header
         ("a.csv", "review;stars\na, b;5\n", (), [("a, b", "5")]),

@@ -13,6 +13,8 @@ from pellucid.cli.arguments import Parser
 
 EXTRAS = (
     ("sacrebleu", "bleu", "BLEU and chrF"),
+    ("matplotlib", "plot", "pictures of a run"),
+    ("PIL", "images", "reading image files"),
     ("pyarrow", "parquet", "reading .parquet files"),
     ("tensorboard", "tensorboard", "curves in TensorBoard"),
 )

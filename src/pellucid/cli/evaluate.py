@@ -1,6 +1,7 @@
 """`pellucid evaluate MODEL`: how good a model is, as a table or JSON. Imports no torch until it starts."""
 
 import json
+import sys
 from typing import Any
 
 from pellucid.cli.arguments import Parser, at_least
@@ -31,6 +32,8 @@ def run(argv: list[str]) -> int:
 
     model, other = load(args.model), load(args.compare) if args.compare else None
     result = model.evaluate(args.data, split=args.split, beam=args.beam, limit=args.limit, compare=other)
+    for note in result.pop("notes", ()):
+        print(f"note: {note}", file=sys.stderr)
     print(json.dumps(result, ensure_ascii=False) if args.json else table(result))
     return 0
 

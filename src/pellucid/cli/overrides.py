@@ -9,12 +9,16 @@ import textwrap
 from dataclasses import replace
 from functools import reduce
 
+from pellucid.data.sources import PYTHON
 from pellucid.errors import UserError, did_you_mean
 from pellucid.training.recipe import Recipe, describe, fields, list_recipes, load_recipe, recipe_path
 
 EXAMPLES = {
     "pairs": "--data train.de train.en   (or one file of two columns: --data pairs.tsv)",
     "text": "--data mytext.txt",
+    "labels": "--data reviews.csv   (columns text and label)",
+    "tags": "--data train.conll   (a word and its tag a line)",
+    "images": "--data photos   (a folder with a folder for each label)",
 }
 
 
@@ -122,7 +126,8 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with its data files as absolute paths, so that a run can be resumed from any folder."""
 
     def whole(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(os.path.abspath(os.path.expanduser(name)) for name in names)
+        return tuple(n if n.startswith(PYTHON) else os.path.abspath(os.path.expanduser(n)) for n in names)
 
     d = recipe.data
-    return replace(recipe, data=replace(d, train=whole(d.train), valid=whole(d.valid), test=whole(d.test)))
+    data = replace(d, train=whole(d.train), valid=whole(d.valid), test=whole(d.test))
+    return replace(recipe, data=data, init=recipe.init and whole((recipe.init,))[0])

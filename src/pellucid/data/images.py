@@ -181,8 +181,8 @@ def normalise(pixels: np.ndarray) -> "Tensor":
     """uint8 [B,H,W,C] -> float32 [B,C,H,W] in [-1, 1]: (x / 255 - 0.5) / 0.5, as ViT's image processor does by default."""
     import torch
 
-    channels_first = np.ascontiguousarray(np.moveaxis(pixels, -1, 1))
-    return torch.from_numpy(channels_first).float().div_(255).sub_(0.5).div_(0.5)
+    channels_first = np.array(np.moveaxis(pixels, -1, 1), np.float32, order="C")
+    return torch.from_numpy(channels_first).div_(255).sub_(0.5).div_(0.5)
 
 
 class ImageData:

@@ -66,6 +66,11 @@ class PromptData:
         """Pairs per epoch."""
         return len(self._kept)
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
+        return self._buckets.steps_per_epoch
+
     def batch(self, step: int) -> "dict[str, Tensor]":
         """The global batch of a step, see `collate`. A pure function of (seed, step)."""
         return self.collate(self._kept[self._buckets.rows(step)])

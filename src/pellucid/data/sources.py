@@ -10,6 +10,7 @@ import glob
 import gzip
 import hashlib
 import os
+import sysconfig
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -21,6 +22,8 @@ from pellucid.errors import DataError, did_you_mean
 
 CHUNK = 1 << 16
 LONGEST_LINE = 1 << 24
+PYTHON = "python:"
+"""Before a glob: among the sources of the running Python's library ("python:**/*.py")."""
 _BINARY = {
     b"PK\x03\x04": ("a zip archive (or an Office file)", "unpack it, or save it as plain text"),
     b"%PDF": ("a PDF", "extract its text first"),
@@ -52,6 +55,8 @@ def expand(patterns: Iterable[str]) -> list[Source]:
 
 
 def _expand_one(pattern: str) -> list[Source]:
+    if pattern.startswith(PYTHON):
+        return _own_library(pattern.removeprefix(PYTHON))
     name, column = pattern, None
     if ".parquet:" in pattern:
         name, _, column = pattern.rpartition(":")
@@ -70,6 +75,22 @@ def _expand_one(pattern: str) -> list[Source]:
     files = sorted(p.name for p in path.parent.iterdir() if p.is_file())[:1000]
     remedy = did_you_mean(path.name, files) if files else f"the folder {path.parent} holds no files"
     raise DataError(f"no such file: {name}", remedy if len(remedy) < 500 else "")
+
+
+def _own_library(pattern: str) -> list[Source]:
+    """The running Python's standard library: sources that every machine has. Tests and installed packages are left out."""
+    root = Path(sysconfig.get_path("stdlib"))
+    left_out = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
+    found = [
+        path
+        for path in sorted(root.glob(pattern))
+        if not left_out & set(path.relative_to(root).parts) and path.stat().st_size
+    ]
+    if not found:
+        raise DataError(
+            f"no file of the Python library in {root} matches {pattern}", "Python was installed without its sources"
+        )
+    return [Source(path) for path in found]
 
 
 def fingerprint(patterns: Iterable[str]) -> str:

@@ -55,11 +55,13 @@ def _write_folder(model: nn.Module, folder: Path, tokenizer: Tokenizer | None, c
     tensors = to_theirs(family.rows(config), tensors) if family else tensors
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     ids = {f"{name}_token_id": getattr(config, f"{name}_id") for name in ("pad", "bos", "eos")}
-    _write(folder / "config.json", _config_json(config, family) | ids)
+    _write(folder / "config.json", _config_json(config, family) | _label_names(config) | ids)
     _write(folder / "generation_config.json", ids)
     if tokenizer is not None:
         tokenizer.save(folder / "tokenizer.json")
         _write(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, config))
+    if config.family == "vit":
+        _write(folder / "preprocessor_config.json", _preprocessor(config))
     (folder / "README.md").write_text(card or _card(config, family), encoding="utf-8")
 
 
@@ -113,6 +115,25 @@ def _config_json(config: ModelConfig, family: ModuleType | None) -> dict[str, An
         return common | family.from_config(config) | {"dtype": "float32"}
     ours = FAMILIES[config.family][0].__name__
     return {"architectures": [ours], "model_type": OWN_PREFIX + config.family, "pellucid": dataclasses.asdict(config)}
+
+
+def _label_names(config: ModelConfig) -> dict[str, Any]:
+    names = {str(i): name for i, name in enumerate(config.labels)}
+    return {"id2label": names, "label2id": {name: int(i) for i, name in names.items()}} if names else {}
+
+
+def _preprocessor(config: ModelConfig) -> dict[str, Any]:
+    """How pixels become numbers: as `pellucid.data.images.normalise` does it."""
+    size = {"height": config.image_size, "width": config.image_size}
+    half = [0.5] * config.channels
+    scaled = {
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": half,
+        "image_std": half,
+    }
+    return {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": size} | scaled
 
 
 def _read_config(path: Path) -> tuple[ModelConfig, ModuleType | None]:
@@ -171,10 +192,25 @@ def _compare(path: Path, expected: Mapping[str, tuple[int, ...]], found: Mapping
 
 
 def _tokenizer_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any]:
-    names = {"pad": tokenizer.pad_id, "bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "unk": tokenizer.unk_id}
-    specials = {f"{name}_token": tokenizer.tokens([i])[0] for name, i in names.items() if i is not None}
+    ids = {name: getattr(tokenizer, f"{name}_id") for name in ("pad", "bos", "eos", "unk", "mask")}
+    specials = {f"{name}_token": tokenizer.tokens([i])[0] for name, i in ids.items() if i is not None}
     fixed = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    return fixed | {"model_max_length": config.max_length} | specials
+    chat = {"chat_template": _chat_template(tokenizer)} if tokenizer.answer_id is not None else {}
+    return fixed | {"model_max_length": config.max_length} | specials | chat
+
+
+def _chat_template(tokenizer: Tokenizer) -> str:
+    """Prompt and answer as the model learnt them, for `apply_chat_template` of transformers and the programs that read it."""
+    start, end = ("".join(tokenizer.tokens(edge)) for edge in tokenizer.prompt_edges)
+    answer = "{{ message['content'] }}" + "".join(tokenizer.tokens([tokenizer.eos_id or 0]))
+    asked = start + "{{ message['content'] }}" + end
+    return (
+        "{% for message in messages %}{% if message['role'] == 'user' %}"
+        + asked
+        + "{% else %}"
+        + answer
+        + "{% endif %}{% endfor %}"
+    )
 
 
 def _card(config: ModelConfig, family: ModuleType | None) -> str:

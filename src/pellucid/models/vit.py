@@ -28,4 +28,4 @@ class ViT(nn.Module):
         """The states [B,1+P,D], the class token first."""
         x = self.embed(images)
         positions = torch.arange(x.shape[1], device=x.device).unsqueeze(0)
-        return self.stack(x, positions, positions)
+        return self.stack(x, positions)

@@ -112,12 +112,12 @@ class Stack(nn.Module):
         self,
         x: States,
         positions: Positions,
-        key_positions: KeyPositions,
+        key_positions: KeyPositions | None = None,
         cache: KeyValueCache | None = None,
         **side: Any,
     ) -> States:
-        """[B,T,D] to [B,T,D]. positions of the tokens in x, key_positions of all they may look at (past ones included)."""
-        side |= self.relative(positions, key_positions)
+        """[B,T,D] to [B,T,D]. positions of the tokens in x, key_positions of all they may look at, past ones included (None = the same)."""
+        side |= self.relative(positions, positions if key_positions is None else key_positions)
         for block, layer in zip(self.blocks, cache.layers if cache else repeat(NO_CACHE), strict=False):
             x = block(x, cache=layer, **side)
         return self.norm(x)

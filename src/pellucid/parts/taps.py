@@ -51,7 +51,7 @@ def edit(model: nn.Module, edits: dict[str, Callable[[Tensor], Tensor]]) -> Iter
 
 
 @contextmanager
-def record_attention(model: nn.Module, pattern: str = "*.attend") -> Iterator[dict[str, list[Tensor]]]:
+def record_attention(model: nn.Module, pattern: str = "*attend") -> Iterator[dict[str, list[Tensor]]]:
     """Within the block, attention weights [B,H,Q,K] are worked out beside whatever kernel runs: name -> one float32 tensor per call."""
     kept: dict[str, list[Tensor]] = {}
 

@@ -42,7 +42,10 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> str:
     for pattern in patterns:
         found = [name for name in named if fnmatchcase(name, pattern)]
         if not found:
-            raise UserError(f"training.freeze: no parameter is called {pattern!r}", did_you_mean(pattern, named))
+            parts = {".".join(name.split(".")[:n]) + ".*" for name in named for n in (1, 2, 3)}
+            raise UserError(
+                f"training.freeze: no parameter is called {pattern!r}", did_you_mean(pattern, sorted(parts))
+            )
         for name in found:
             named[name].requires_grad_(False)
     still = sum(p.numel() for p in named.values() if not p.requires_grad)

@@ -60,10 +60,13 @@ def question(
 
 
 def judge(model: nn.Module, tokenizer: Tokenizer | None, asked: Recipe, part: str = "test") -> Judged:
-    """What the model does with each example of a part of the data ("valid" where a text has no "test")."""
+    """What the model does with each example of a part of the data ("valid" where a text has no "test"); `notes` among the details: what
+    a person should know of that part."""
     kind, config = kind_of(asked), model.config
     parts = kind.parts(asked, tokenizer, config)  # type: ignore[arg-type]
     part = "valid" if part == "test" and "test" not in parts and "valid" in parts else part
     if part not in parts:
         raise UserError(f"there is no part {part!r} of the data", "there is: " + ", ".join(parts))
-    return kind.task(asked, parts[part], tokenizer, config).judge(model)  # type: ignore[arg-type]
+    judged = kind.task(asked, parts[part], tokenizer, config).judge(model)  # type: ignore[arg-type]
+    notes = {"notes": list(parts[part].notes)} if parts[part].notes else {}
+    return replace(judged, details={**judged.details, **notes})
