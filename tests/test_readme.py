@@ -29,6 +29,8 @@ SMALLER = {
     "train text": f"{TINY} {QUICK} --training.steps 5 --stack.n-kv-heads 1 --data.vocab-size 300 --training.length 32",
     "train dates": f"{TINY} {QUICK} --training.steps 5 --data.examples 300 --data.held-out 12",
     "verify-resume copy": f"{TINY} {QUICK} --data.examples 300 --data.held-out 12",
+    "train mlm": f"{TINY} {QUICK} --training.steps 5 --data.vocab-size 200 --training.length 32",
+    "train labels": f"{QUICK} --training.steps 5 --training.batch-tokens 200",
 }
 
 
@@ -55,13 +57,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pairs.tsv").write_text("".join(f"the {w}\t{w.upper()}\n" for w in words * 5), encoding="utf-8")
     text = "".join(f"Once the {a} saw the {b}.\n" for a in words for b in words)
     (folder / "text.txt").write_text(text, encoding="utf-8")
+    reviews = [(f"what a {a} {b}", "kind" if a in ("old", "new") else "unkind") for a, b in map(str.split, words)]
+    (folder / "reviews.csv").write_text("text,label\n" + "".join(f"{a},{b}\n" for a, b in reviews), encoding="utf-8")
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "language", "block"), BLOCKS, ids=[name for name, *_ in BLOCKS])
 def test_a_block_runs(name: str, language: str, block: str, folder: Path) -> None:
-    if name == "api" and not (folder / "runs" / "dates").exists():
+    if name in ("api", "see") and not (folder / "runs" / "dates").exists():
         enter(typed("pellucid train dates"), folder)
     lines = [block] if language == "python" else block.strip().splitlines()
     for line in lines:
@@ -70,7 +74,7 @@ def test_a_block_runs(name: str, language: str, block: str, folder: Path) -> Non
 
 
 def test_blocks_are_found() -> None:
-    assert {"pairs", "text", "python", "verify", "api"} <= {name for name, *_ in BLOCKS}
+    assert {"pairs", "text", "labels", "see", "python", "verify", "api"} <= {name for name, *_ in BLOCKS}
     assert README.count("<!-- run: ") == len(BLOCKS), "each mark is followed by a block"
 
 

@@ -30,13 +30,14 @@ TINY = ModelConfig("gpt", StackConfig(d_model=8, n_layers=4, n_heads=2, d_ff=8),
 
 @dataclass(frozen=True)
 class Machine:
-    """peak: FLOP/s of a large matrix product. bandwidth, large: bytes/s of a sum of small and of LARGE tensors; slow: of a GELU.
-    forward, step: seconds an operation costs in a forward pass and in a training step when there is nothing to compute."""
+    """peak: FLOP/s of a large matrix product. bandwidth, large: bytes/s of a sum of small and of LARGE tensors; slow: of a GELU; cold: of
+    reading what no cache holds, as weights are read. forward, step: seconds an operation costs in a forward pass and in a training step when there is nothing to compute."""
 
     peak: float
     bandwidth: float
     large: float
     slow: float
+    cold: float
     forward: float
     step: float
 
@@ -51,6 +52,8 @@ class Machine:
     def _speed(self, operation: Step) -> float:
         if operation.outputs and operation.outputs[0].bytes >= LARGE:
             return self.large
+        if operation.flops:
+            return self.cold
         return self.slow if operation.path.removesuffix("_backward").removesuffix("_data") in SLOW else self.bandwidth
 
 
@@ -59,12 +62,14 @@ def measure(device: str, precision: str) -> Machine:
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     small = torch.ones(2**19, device=device, dtype=dtype)
     large = torch.ones(LARGE // dtype.itemsize, device=device, dtype=dtype)
+    twice = torch.cat((large, large))
     moved = 3 * small.numel() * small.itemsize
     return Machine(
         measure_peak(device, precision),
         moved / best(lambda: small + small, device),
         3 * LARGE / best(lambda: large + large, device),
         moved * 2 / 3 / best(lambda: F.gelu(small), device),
+        2 * LARGE / best(lambda: torch.sum(twice), device),
         *_overheads(device),
     )
 
