@@ -10,7 +10,8 @@ from tests.cli.conftest import Shell
 
 pytestmark = pytest.mark.slow
 TINY = "--stack.d-model 32 --stack.n-layers 1 --stack.n-heads 2 --stack.d-ff 64".split()
-QUICK = "--model.stack.dropout.embedding 0 --model.stack.dropout.residual 0 --training.warmup 5 --training.precision float32 --training.threads 1 --training.checkpoint-every 0".split()
+QUICK = "--training.warmup 5 --training.precision float32 --training.threads 1 --training.checkpoint-every 0".split()
+QUICK += "--model.stack.dropout.embedding 0 --model.stack.dropout.residual 0".split()
 Place = tuple[Shell, Path]
 
 
@@ -25,8 +26,8 @@ def place(workshop: Place) -> Place:
     """A folder with reviews, sentences, pictures and questions of a user."""
     shell, folder = workshop
     things = ["film", "book", "play", "song", "meal", "trip", "game", "talk", "show", "story", "city", "house"]
-    rows = [(f"what a {word} {thing}", label) for thing in things for word, label in
-            (("good", "kind"), ("lovely", "kind"), ("great", "kind"), ("bad", "unkind"), ("dull", "unkind"), ("awful", "unkind"))]  # fmt: skip
+    judged = dict.fromkeys(("good", "lovely", "great"), "kind") | dict.fromkeys(("bad", "dull", "awful"), "unkind")
+    rows = [(f"what a {word} {thing}", label) for thing in things for word, label in judged.items()]
     (folder / "reviews.csv").write_text("text,label\n" + "".join(f'"{a}",{b}\n' for a, b in rows), encoding="utf-8")
     (folder / "text.txt").write_text("".join(f"{a} , it was {b} .\n" for a, b in rows) * 6, encoding="utf-8")
     names = ["Ada", "Bob", "Eve", "Max"]
@@ -54,7 +55,8 @@ def mlm(place: Place) -> str:
 def labels(place: Place) -> str:
     shell, _ = place
     said = train(shell, "labels", "--data", "reviews.csv", "--out", "runs/labels", "--training.steps", "150",
-                 "--training.batch-tokens", "200", "--data.vocab-size", "200", "--data.holdout", "0.2", "--training.lr", "3e-3")  # fmt: skip
+                 "--training.batch-tokens", "200", "--data.vocab-size", "200", "--data.holdout", "0.2",
+                 "--training.lr", "3e-3")  # fmt: skip
     assert "'text' is the text, 'label' the label" in said and "right 5" in said, said
     return "runs/labels"
 

@@ -176,3 +176,19 @@ def test_what_is_no_clash_of_shapes_is_told_as_it_is() -> None:
     with torch.no_grad():
         story = trace(attention, torch.randn(1, 4, 16), mask=Mask(keep=torch.ones(1, 5, dtype=torch.bool)))
     assert story.clash and "mask.keep has 5 places" in story.clash.said and "attend" in story.clash.module
+
+
+def test_an_error_that_was_handled_explains_nothing() -> None:
+    def work(module: Any, x: Tensor, other: Tensor | None) -> Tensor:
+        try:
+            return x @ x
+        except RuntimeError:
+            raise KeyError("table") from None
+
+    story = trace(Broken(work), X)
+    assert story.clash and story.clash.said == "'table'" and not story.clash.problem
+
+
+def test_a_call_no_diagnosis_knows_is_told_by_pytorch() -> None:
+    story = trace(Broken(lambda m, x, _: F.layer_norm(x, normalized_shape=[32])), X)
+    assert story.clash and story.clash.operation == "layer_norm" and "normalized_shape" in story.clash.said

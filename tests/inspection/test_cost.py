@@ -165,14 +165,17 @@ def test_nothing_is_allocated() -> None:
 
 
 def test_the_time_is_that_of_products_or_of_memory_and_of_each_operation() -> None:
-    machine = Machine(peak=1e9, bandwidth=1e8, large=1e6, slow=1e7, forward=1e-3, step=2e-3)
+    machine = Machine(peak=1e9, bandwidth=1e8, large=1e6, slow=1e7, cold=1e6, forward=1e-3, step=2e-3)
     small, large = Value((1,), "float32", 4), Value((1,), "float32", LARGE)
     product = Step("mm", "", outputs=[small], flops=10**9, moved=10)
+    weights = Step("mm", "", outputs=[small], flops=10, moved=10**6)
     total = Step("add", "", outputs=[small], moved=10**8)
     gelu = Step("gelu_backward", "", outputs=[small], moved=10**7)
     fresh = Step("add", "", outputs=[large], moved=10**6)
     assert machine.seconds([product], 0.0) == pytest.approx(1 / UTILISATION)
-    assert [machine.seconds([one], machine.forward) for one in (total, gelu, fresh)] == pytest.approx([1.001] * 3)
+    assert [machine.seconds([one], machine.forward) for one in (weights, total, gelu, fresh)] == pytest.approx(
+        [1.001] * 4
+    )
 
 
 def test_this_machine_is_measured_and_a_prediction_is_within_reason() -> None:

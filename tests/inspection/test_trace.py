@@ -1,11 +1,13 @@
 """A trace tells the truth: no number changes, names are right also where sizes collide, FLOPs are those of the formulas."""
 
 from dataclasses import replace
+from io import StringIO
 from itertools import combinations
 from math import prod
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -185,6 +187,14 @@ def test_the_story_reads_well(name: str) -> None:
 def test_a_users_error_comes_out() -> None:
     with pytest.raises(UserError, match="positions"):
         trace(families.make("gpt2"), families.ids(1, 65))
+
+
+@pytest.mark.parametrize("width", [60, 90, 200])
+def test_a_terminal_is_never_too_narrow(width: int) -> None:
+    console = Console(width=width, file=StringIO(), force_terminal=True)
+    console.print(tell.rich_table(tell.rows(traced("gpt2").root), width))
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "vocab 17" in said and ("float32" in said) == (width == 200)
 
 
 class Cached(nn.Module):

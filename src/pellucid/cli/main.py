@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from pellucid import __version__
+from pellucid import __version__, progress
 from pellucid.errors import UserError, did_you_mean
 
 VERBS = {
@@ -55,6 +55,7 @@ def dispatch(argv: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise UserError(f"pellucid has no verb {verb!r}", did_you_mean(verb, VERBS) + "  (pellucid --help)")
+    progress.shown = True
     module = importlib.import_module(f"pellucid.cli.{verb.replace('-', '_')}")
     return int(module.run(argv[1:]))
 

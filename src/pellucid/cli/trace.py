@@ -128,7 +128,7 @@ def show(story: Any, head: list[str], alone: float | None, args: argparse.Namesp
         from rich.console import Console
 
         console = Console(highlight=False)
-        console.print(tell.rich_table(story, args.depth, args.ops, args.all))
+        console.print(tell.rich_table(tell.rows(story.root, args.depth, args.ops, args.all), console.width))
         print("\n".join(tell.after(story)))
     else:
         print(tell.plain(story, args.depth, args.ops, args.all))

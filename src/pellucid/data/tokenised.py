@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import DataError
+from pellucid.progress import Progress
 
 _FORMAT = 1
 _DAY = 86400
@@ -78,6 +79,7 @@ class Writer:
         self._tokens = open(folder / f"{name}.{self.dtype.name}", "wb")
         self._offsets = open(folder / f"{name}.offsets", "wb")
         self._offsets.write(np.zeros(1, "<i8").tobytes())
+        self._progress = Progress(f"tokens of {name}")
 
     def extend(self, lists: list[list[int]]) -> None:
         """Each list becomes one row."""
@@ -85,6 +87,7 @@ class Writer:
         self._offsets.write((self.length + np.cumsum(lengths)).astype("<i8").tobytes())
         for ids in lists:
             self._tokens.write(np.asarray(ids, self.dtype).tobytes())
+        self._progress.tick(int(lengths.sum()))
         self.length += int(lengths.sum())
         self.count += len(lists)
 
@@ -92,6 +95,7 @@ class Writer:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._progress.__exit__()
         self._tokens.close()
         self._offsets.close()
 

@@ -19,6 +19,7 @@ from pellucid.generation.options import GenerationOptions
 from pellucid.generation.sampling import dice, draw, only_top_k, only_top_p
 from pellucid.generation.speakers import Speaker, speaker_of
 from pellucid.models.config import ModelConfig
+from pellucid.progress import Progress
 
 BATCH_TOKENS = 32768
 """Tokens, of inputs and of room for outputs times beams, that are held in memory at a time."""
@@ -48,10 +49,11 @@ def generate(
     """
     requests = _requests(model, inputs, prefixes, options, first_index)
     results: list[list[Hypothesis]] = [[] for _ in inputs]
-    with evaluating(model):
+    with evaluating(model), Progress("answers", len(inputs)) as progress:
         for index, said in _events(model, requests, options, tokenizer, batch_tokens):
             if isinstance(said, list):
                 results[index - first_index] = said
+                progress.tick()
             elif on_token is not None:
                 on_token(index, said)
     return results

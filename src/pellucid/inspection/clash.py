@@ -41,25 +41,26 @@ class Clash:
 
 
 class Watch(TorchFunctionMode):
-    """Remembers the call, as its author wrote it, in which an error arose first."""
+    """Remembers the call, as its author wrote it, that failed last, and its error."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.failed: tuple[str, list[Tensor], tuple, dict[str, Any]] | None = None
+        self.error: Exception | None = None
+        self.failed: tuple[str, list[Tensor], tuple, dict[str, Any]] = ("", [], (), {})
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         try:
             return func(*args, **kwargs)
-        except Exception:
-            if self.failed is None:
-                self.failed = (getattr(func, "__name__", str(func)), list(tensors((args, kwargs))), args, kwargs)
+        except Exception as error:
+            self.error = error
+            self.failed = (getattr(func, "__name__", str(func)), list(tensors((args, kwargs))), args, kwargs)
             raise
 
 
 def explain(error: Exception, watch: Watch, recorder: Recorder, module: nn.Module, inputs: dict[str, Any]) -> Clash:
     """The clash behind an error of a recorded forward pass; axes must be named already."""
-    name, found, args, kwargs = watch.failed or ("", [], (), {})
+    name, found, args, kwargs = watch.failed if watch.error is error else ("", [], (), {})
     named = Names(recorder, module, inputs)
     values = [named.value(tensor) for tensor in found]
     problem, cause = judge(name, found, values, args, kwargs)

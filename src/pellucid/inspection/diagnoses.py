@@ -1,6 +1,7 @@
 """What does not agree in a call that failed, and what usually causes it: one function per kind of operation."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
@@ -27,9 +28,12 @@ def judge(name: str, found: list[Tensor], values: list[Value], args: tuple, kwar
         return f"the operands are on different devices: {where}", "move model and inputs to one device with .to(device)"
     kinds = {tensor.dtype for tensor in found if tensor.is_floating_point()}
     for names, diagnose in DIAGNOSES:
-        verdict = diagnose(found, values, args, kwargs) if operation in names else None
-        if verdict:
-            return verdict
+        with suppress(
+            IndexError, TypeError
+        ):  # called in a way the diagnosis does not know: the error speaks for itself
+            verdict = diagnose(found, values, args, kwargs) if operation in names else None
+            if verdict:
+                return verdict
     if len(kinds) > 1:
         shown = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
         return f"the operands are of different types: {shown}", "cast one with .to(…), or use torch.autocast"

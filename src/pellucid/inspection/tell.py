@@ -8,6 +8,8 @@ from pellucid.inspection.recorder import Step
 
 HEADER = ("step", "what", "gives", "type", "parameters", "FLOPs", "ms", "bytes")
 RIGHT = (4, 5, 6, 7)  # columns of numbers
+STYLES = ("bold", "cyan", "", "dim", "magenta", "green", "yellow", "blue")
+LESS = (3, 7, 1, 4)  # what a narrow terminal does without, first to last: type, bytes, what, parameters
 DEPTH = 4
 Row = tuple[str, ...]
 
@@ -25,18 +27,22 @@ def plain(story: Any, depth: int | None = None, operations: bool = False, every:
     return "\n".join([*table, "", *after(story)])
 
 
-def rich_table(story: Any, depth: int | None = None, operations: bool = False, every: bool = False) -> Any:
-    """The steps as a rich table."""
+def rich_table(lines: list[Row], width: int) -> Any:
+    """The lines of `rows` as a rich table of at most `width` columns of a terminal; what does not fit is left out, by LESS."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    kept = list(range(len(HEADER)))
+    widths = [max(len(line[i]) for line in [HEADER, *lines]) for i in kept]
+    for i in LESS:
+        if sum(widths[k] + 3 for k in kept) > width:
+            kept.remove(i)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    styles = ("bold", "cyan", "", "dim", "magenta", "green", "yellow", "blue")
-    for i, (name, style) in enumerate(zip(HEADER, styles, strict=True)):
-        table.add_column(name, style=style, justify="right" if i in RIGHT else "left", overflow="fold")
-    for row in rows(story.root, depth, operations, every):
-        table.add_row(*map(Text, row))
+    for i in kept:
+        table.add_column(HEADER[i], style=STYLES[i], justify="right" if i in RIGHT else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(line[i]) for i in kept))
     return table
 
 

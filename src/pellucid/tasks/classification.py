@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pellucid.progress import counted
 from pellucid.tasks import metrics
 from pellucid.tasks.judged import Judged
 from pellucid.tasks.spans import spans
@@ -51,7 +52,7 @@ def predictions(
     of its words. A true label of -1 is one that training never showed: it has no loss, and no answer to it is right."""
     device = next(model.parameters()).device
     true, predicted, nats = [np.empty(0, np.int64)] * n, [np.empty(0, np.int64)] * n, [0.0] * n
-    for batch in batches:
+    for batch in counted(batches, "examples", n, lambda batch: len(batch["rows"])):
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         said, asked, rows = logits(model, batch).float(), truth(batch), batch["rows"].tolist()
         said, asked = said.view(len(rows), -1, said.shape[-1]), asked.view(len(rows), -1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pellucid.data.text import IGNORE, TextData
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate
+from pellucid.progress import counted
 from pellucid.tasks import metrics
 from pellucid.tasks.judged import Judged
 from pellucid.text.tokenizer import Tokenizer
@@ -39,7 +40,8 @@ def judge(model: nn.Module, data: TextData, bytes_per_token: float, limit: int |
     nats: list[float] = []
     counts: list[int] = []
     left = limit or data.n_windows
-    for batch in data.windows(min(data.batch_size, left)):
+    windows = data.windows(min(data.batch_size, left))
+    for batch in counted(windows, "windows of the text", left, lambda batch: len(batch["ids"])):
         batch = {name: tensor[: left - len(nats)].to(device) for name, tensor in batch.items()}
         if not len(batch["ids"]):
             break

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pellucid.data.masked import MaskedData
 from pellucid.data.text import IGNORE
+from pellucid.progress import counted
 from pellucid.tasks import metrics
 from pellucid.tasks.judged import Judged
 from pellucid.tasks.language import loss
@@ -24,7 +25,7 @@ def judge(model: nn.Module, batches: Iterable[Batch], limit: int | None = None) 
     nats: list[float] = []
     right: list[int] = []
     counts: list[int] = []
-    for batch in batches:
+    for batch in counted(batches, "windows of the text", limit or 0, lambda batch: len(batch["ids"])):
         batch = {name: tensor[: limit and limit - len(nats)].to(device) for name, tensor in batch.items()}
         real = batch["targets"] != IGNORE
         logits = model.head(model.hidden(batch["ids"])[real]).float()  # type: ignore[operator]

@@ -10,6 +10,7 @@ from pellucid.data.prepare import texts_for_tokenizer
 from pellucid.errors import DataError, UserError
 from pellucid.models import storage
 from pellucid.models.config import ModelConfig
+from pellucid.progress import counted
 from pellucid.records import from_dict
 from pellucid.text.tokenizer import Tokenizer, train
 from pellucid.training.contracts import Data, Task
@@ -78,9 +79,8 @@ def _tokenizer(recipe: Recipe, kind: Kind, folder: Path | None, given: Tokenizer
         return Tokenizer.load(own)
     if not recipe.init:
         d = recipe.data
-        return train(
-            texts_for_tokenizer(d, recipe.seed), d.tokenizer, d.vocab_size, d.lowercase, specials=kind.specials
-        )
+        texts = counted(texts_for_tokenizer(d, recipe.seed), "texts for the tokenizer")
+        return train(texts, d.tokenizer, d.vocab_size, d.lowercase, specials=kind.specials)
     if given is None:
         raise DataError(f"{recipe.init} has no tokenizer.json", "put the tokenizer it was trained with into it")
     needed = [name for name in kind.specials if getattr(given, f"{name.strip('<>')}_id") is None]

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from pellucid import progress
 from pellucid.errors import UserError
 from pellucid.training import ranks
 
@@ -56,7 +57,7 @@ class Log:
 
     def open(self, step: int) -> None:
         """Begin, or go on from `step`: records after it are dropped, with a line that a kill cut short."""
-        self.began = time.perf_counter()
+        self.began, progress.shown = time.perf_counter(), False
         if ranks.rank() > 0:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
