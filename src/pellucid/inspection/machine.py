@@ -30,8 +30,12 @@ TINY = ModelConfig("gpt", StackConfig(d_model=8, n_layers=4, n_heads=2, d_ff=8),
 
 @dataclass(frozen=True)
 class Machine:
-    """peak: FLOP/s of a large matrix product. bandwidth, large: bytes/s of a sum of small and of LARGE tensors; slow: of a GELU; cold: of
-    reading what no cache holds, as weights are read. forward, step: seconds an operation costs in a forward pass and in a training step when there is nothing to compute."""
+    """What it can do.
+
+    peak: FLOP/s of a large matrix product. bandwidth, large: bytes/s of a sum of small and of LARGE tensors; slow: of a GELU; cold: of
+    reading what no cache holds, as weights are read. forward, step: seconds an operation costs in a forward pass and in a training step
+    when there is nothing to compute.
+    """
 
     peak: float
     bandwidth: float

@@ -99,11 +99,22 @@ def _named(rows: dict[str, list[int]], tokenizer: Tokenizer) -> Subject:
     inputs = {name: torch.tensor([ids]) for name, ids in rows.items()}
     words = {name: tokenizer.tokens(ids) for name, ids in rows.items()}
     said = [
-        f"{name:8}" + "  ".join(f"{word!r} {i}" for word, i in zip(words[name], ids, strict=True))
+        line
         for name, ids in rows.items()
+        for line in _lines(name, [f"{word!r} {i}" for word, i in zip(words[name], ids, strict=True)])
     ]
     axes = {"ids": "tokens", "target": "tokens", "source": "source"}
     return Subject(inputs, said, {axes[name]: list(map(_bare, found)) for name, found in words.items()})
+
+
+def _lines(name: str, pieces: list[str], width: int = 100) -> list[str]:
+    """The pieces in lines of about `width`, the name before the first."""
+    lines = [f"{name:8}"]
+    for piece in pieces:
+        if len(lines[-1]) > 8 and len(lines[-1]) + len(piece) > width:
+            lines.append(" " * 8)
+        lines[-1] += piece + "  "
+    return [line.rstrip() for line in lines]
 
 
 def _bare(word: str) -> str:
