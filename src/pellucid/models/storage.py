@@ -70,7 +70,7 @@ def load(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") ->
 
     Raises DataError naming the file and what is missing, unexpected, misshapen or not understood.
     """
-    config, family = _read_config(folder / "config.json")
+    config, family = read_config(folder / "config.json")
     with torch.device("meta"):
         model = FAMILIES[config.family][0](config)
     shapes = {name: p.shape for name, p in model.named_parameters()}
@@ -136,7 +136,7 @@ def _preprocessor(config: ModelConfig) -> dict[str, Any]:
     return {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": size} | scaled
 
 
-def _read_config(path: Path) -> tuple[ModelConfig, ModuleType | None]:
+def read_config(path: Path) -> tuple[ModelConfig, ModuleType | None]:
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
