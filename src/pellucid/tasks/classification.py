@@ -66,27 +66,40 @@ def predictions(
     return true, predicted, nats
 
 
-def judge(model: nn.Module, batches: Iterable[Batch], n: int, names: Sequence[str]) -> Judged:
-    """loss, perplexity, accuracy and macro_f1 (of tags that name spans: f1 of whole spans, Tjong Kim Sang & De Meulder 2003). `said`:
-    the predicted label, or tags, of each example."""
+Answers = Sequence[np.ndarray]
+
+
+def label_scores(true: Answers, predicted: Answers, names: Sequence[str]) -> dict[str, metrics.Score]:
+    """macro_f1, of one label an example."""
+    return {"macro_f1": metrics.macro_f1(np.concatenate(true), np.concatenate(predicted), len(names))}
+
+
+def tag_scores(true: Answers, predicted: Answers, names: Sequence[str]) -> dict[str, metrics.Score]:
+    """f1 of whole spans where tags name spans (Tjong Kim Sang & De Meulder 2003)."""
+    if not any(name.startswith("B-") for name in names):
+        return {}
+    found = [(spans(t.tolist(), names), spans(p.tolist(), names)) for t, p in zip(true, predicted, strict=True)]
+    return {"f1": metrics.ratio([2 * len(t & p) for t, p in found], [len(t) + len(p) for t, p in found])}
+
+
+Scores = Callable[[Answers, Answers, Sequence[str]], dict[str, metrics.Score]]
+
+
+def judge(
+    model: nn.Module, batches: Iterable[Batch], n: int, names: Sequence[str], more: Scores = label_scores
+) -> Judged:
+    """loss, perplexity, accuracy and the scores of `more`. `said`: the predicted label, or tags, of each example."""
     true, predicted, nats = predictions(model, batches, n)
     right = [int((t == p).sum()) for t, p in zip(true, predicted, strict=True)]
-    counts = [len(t) for t in true]
-    scores = metrics.of_loss(nats, [int((t >= 0).sum()) for t in true]) | {"accuracy": metrics.ratio(right, counts)}
-    details = {}
-    if all(count == 1 for count in counts):
-        scores["macro_f1"] = metrics.macro_f1(np.concatenate(true), np.concatenate(predicted), len(names))
-    elif any(name.startswith("B-") for name in names):
-        found = [(spans(t.tolist(), names), spans(p.tolist(), names)) for t, p in zip(true, predicted, strict=True)]
-        scores["f1"] = metrics.ratio([2 * len(t & p) for t, p in found], [len(t) + len(p) for t, p in found])
-    else:
-        details["tokens"] = sum(counts)
-    return Judged(n, scores, [tuple(names[i] if i >= 0 else "?" for i in t.tolist()) for t in true], predicted, details)
+    scores = metrics.of_loss(nats, [int((t >= 0).sum()) for t in true])
+    scores |= {"accuracy": metrics.ratio(right, [len(t) for t in true])} | more(true, predicted, names)
+    asked = [tuple(names[i] if i >= 0 else "?" for i in t.tolist()) for t in true]
+    return Judged(n, scores, asked, predicted)
 
 
 class Classification:
     """The task as the training loop sees it. `held()`: the held-out batches with their `rows`, `n` examples in all; `shown`: the first of
-    them for people, as text and their true labels."""
+    them for people, as text and their true labels; `more`: scores besides loss and accuracy."""
 
     def __init__(
         self,
@@ -96,8 +109,9 @@ class Classification:
         shown: Shown = (),
         metric: str = "accuracy",
         label_smoothing: float = 0.0,
+        more: Scores = label_scores,
     ) -> None:
-        self.held, self.n, self.names, self.shown = held, n, names, shown
+        self.held, self.n, self.names, self.shown, self.more = held, n, names, shown, more
         self.metric, self.higher_is_better, self.label_smoothing = metric, metric != "loss", label_smoothing
         self.last: Sequence[np.ndarray] = ()
 
@@ -116,7 +130,7 @@ class Classification:
 
     def judge(self, model: nn.Module) -> Judged:
         """See `judge`."""
-        judged = judge(model, self.held(), self.n, self.names)
+        judged = judge(model, self.held(), self.n, self.names, self.more)
         self.last = judged.said
         return judged
 

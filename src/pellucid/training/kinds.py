@@ -20,7 +20,7 @@ from pellucid.data.tagged import TagData, TagSet, prepare_tags
 from pellucid.data.text import TextData
 from pellucid.errors import DataError, UserError
 from pellucid.models.config import ModelConfig
-from pellucid.tasks.classification import Classification, Shown, Weighted
+from pellucid.tasks.classification import Classification, Scores, Shown, Weighted, label_scores, tag_scores
 from pellucid.tasks.language import LanguageModel
 from pellucid.tasks.masked import MaskedLanguageModel
 from pellucid.tasks.translation import Held, Translation, prompted, seq2seq
@@ -141,9 +141,11 @@ def _tag_data(recipe: Recipe, part: TagSet, tokenizer: Tokenizer, config: ModelC
 
 
 def _tag(recipe: Recipe, part: TagSet, tokenizer: Tokenizer, config: ModelConfig) -> Classification:
+    if recipe.training.metric == "f1" and not any(name.startswith("B-") for name in config.labels):
+        raise UserError("training.metric = 'f1' counts spans, and no tag begins one (B-…)", "use metric = 'accuracy'")
     some = part.first(recipe.training.evaluate_limit)
     shown = [(" ".join(words), tags) for words, tags in some.examples(SHOWN)]
-    return _classification(recipe, config, _tag_batches(recipe, some, config), len(some.ids), shown)
+    return _classification(recipe, config, _tag_batches(recipe, some, config), len(some.ids), shown, tag_scores)
 
 
 def _images(recipe: Recipe, tokenizer: None, config: ModelConfig) -> dict[str, ImageSet]:
@@ -172,9 +174,11 @@ def _weighed(recipe: Recipe, data: Data, labels: np.ndarray, config: ModelConfig
     return Weighted(data, labels, config.n_labels) if recipe.training.class_weight == "balanced" else data
 
 
-def _classification(recipe: Recipe, config: ModelConfig, data: Any, n: int, shown: Shown) -> Classification:
+def _classification(
+    recipe: Recipe, config: ModelConfig, data: Any, n: int, shown: Shown, more: Scores = label_scores
+) -> Classification:
     t = recipe.training
-    return Classification(data.sequential, n, config.labels, shown, t.metric, t.label_smoothing)
+    return Classification(data.sequential, n, config.labels, shown, t.metric, t.label_smoothing, more)
 
 
 _LABELLED = ("loss", "accuracy", "macro_f1")
