@@ -1,6 +1,5 @@
 """`pellucid.load(...)` gives a Pipeline: a model, its tokenizer and what it can do."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,13 +18,13 @@ from pellucid.errors import DataError, UserError, did_you_mean
 from pellucid.generation.hypotheses import Hypothesis
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate, stream
-from pellucid.models import storage
 from pellucid.models.config import ModelConfig
 from pellucid.parts.taps import record_attention
 from pellucid.tasks.vectors import POOLINGS, vectors
 from pellucid.text.tokenizer import Tokenizer
-from pellucid.training import checkpoints, devices
-from pellucid.training.judging import judge, question
+from pellucid.training import devices
+from pellucid.training.judging import judge, question, task_of
+from pellucid.training.opening import open_model
 from pellucid.training.recipe import Recipe, load_recipe
 
 BATCH = 32
@@ -63,33 +62,21 @@ def load(path: str | Path, dtype: torch.dtype | None = None, device: str | torch
 
     Raises DataError when there is none, when a file is damaged, or when it is of a family that cannot be read.
     """
-    folder, device = Path(path).expanduser(), devices.find(str(device))
-    if not folder.is_dir():
-        raise DataError(f"{folder} is no folder", _runs_here())
-    if not (folder / "run.toml").is_file():
-        return Pipeline(*storage.load(folder, dtype, device))
-    recipe = load_recipe(folder / "run.toml")
-    if (folder / "model" / "model.safetensors").exists():
-        return Pipeline(*storage.load(folder / "model", dtype, device), recipe)
-    return Pipeline(*_unfinished(folder, dtype, device), recipe)
+    folder = Path(path).expanduser()
+    model, tokenizer = open_model(folder, dtype, devices.find(str(device)))
+    return Pipeline(model, tokenizer, load_recipe(folder / "run.toml") if (folder / "run.toml").is_file() else None)
 
 
-def _unfinished(folder: Path, dtype: torch.dtype | None, device: str) -> tuple[nn.Module, Tokenizer]:
-    """The newest checkpoint of a run that has not ended."""
-    if not any((folder / "checkpoints").glob("step-*")):
-        raise DataError(f"{folder} has no model yet", f"go on with it: pellucid resume {folder}")
-    newest = checkpoints.latest(folder / "checkpoints", lambda note: None)
-    config = json.loads((newest / "config.json").read_text(encoding="utf-8"))
-    tensors = checkpoints.read(newest, "model") | (
-        checkpoints.read(newest, "ema") if (newest / "ema.safetensors").exists() else {}
-    )
-    model = storage.assemble(config, tensors, str(newest))
-    return model.to(device=device, dtype=dtype).eval(), Tokenizer.load(folder / "model")
-
-
-def _runs_here() -> str:
-    runs = sorted(str(path.parent) for path in Path("runs").glob("*/run.toml"))
-    return "runs here: " + ", ".join(runs) if runs else "train one: pellucid train dates"
+def _windows(sizes: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
+    """Words of so many pieces each, cut into stretches [first, last) of at most `room` pieces, at least a word each."""
+    first = used = 0
+    for place, size in enumerate(sizes):
+        if place > first and used + size > room:
+            yield first, place
+            first, used = place, 0
+        used += size
+    if sizes:
+        yield first, len(sizes)
 
 
 def _batched(many: list[Any]) -> list[list[Any]]:
@@ -198,16 +185,19 @@ class Pipeline:
         self._needs("tag", self.config.family == "bert" and self.config.head == "tags")
         words, c = text.split(), self.config
         pieces = word_pieces(self.tokenizer, [words])[0]
-        ids, firsts = list(chain.from_iterable(pieces))[: c.max_length - 2], [0, *accumulate(map(len, pieces))][:-1]
-        logits = self.model(*self._tensor([[c.bos_id or 0, *ids, c.eos_id or 0]]))[0].float()
-        best = logits.softmax(-1)[[1 + place for place in firsts if place < len(ids)]].max(-1)
-        return [
-            (w, c.labels[i], p) for w, i, p in zip(words, best.indices.tolist(), best.values.tolist(), strict=False)
-        ]
+        found: list[tuple[str, str, float]] = []
+        for first, last in _windows([len(piece) for piece in pieces], c.max_length - 2):
+            ids = list(chain.from_iterable(pieces[first:last]))[: c.max_length - 2]
+            places = [0, *accumulate(len(piece) for piece in pieces[first : last - 1])]
+            logits = self.model(*self._tensor([[c.bos_id or 0, *ids, c.eos_id or 0]]))[0].float()
+            best = logits.softmax(-1)[[1 + place for place in places]].max(-1)
+            tags = [c.labels[i] for i in best.indices.tolist()]
+            found += zip(words[first:last], tags, best.values.tolist(), strict=True)
+        return found
 
     @torch.no_grad()
     def fill(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
-        """For each <mask> (or [MASK]) of a text the `top` likeliest tokens with their probabilities."""
+        """For each <mask> (or [MASK]) of a text the `top` likeliest words with their probabilities; nothing for a text without one."""
         self._needs("fill", self.config.family == "bert" and self.config.head == "words")
         mask = self.tokenizer.tokens([self.tokenizer.mask_id or 0])[0]
         before = (
@@ -216,11 +206,15 @@ class Pipeline:
         text = re.sub(before + r"(<mask>|\[MASK\])", mask, text)
         ids, keep = self._read([text], specials=True)
         places = torch.nonzero(ids[0] == (self.tokenizer.mask_id or 0))[:, 0]
-        if not len(places):
-            raise UserError("there is nothing to fill", f'put {mask} where a word is missing: "the {mask} sat"')
-        best = self.model(ids, keep)[0, places].float().softmax(-1).topk(top)
+        if len(places) < text.count(mask):
+            raise UserError(
+                f"a {mask} stands behind the {self.config.max_length} tokens that the model reads", "shorten the text"
+            )
+        logits = self.model(ids, keep)[0, places].float() if len(places) else torch.zeros(0, self.config.vocab_size)
+        logits[:, list(self.tokenizer.specials.values())] = -torch.inf  # no word
+        best = logits.softmax(-1).topk(min(top, logits.shape[1]))
         return [
-            [(self.tokenizer.decode([i]).strip(), p) for i, p in zip(ids, ps, strict=True)]
+            [(word, p) for i, p in zip(ids, ps, strict=True) if (word := self.tokenizer.decode([i]).strip())]
             for ids, ps in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
@@ -230,11 +224,20 @@ class Pipeline:
         self._needs("embed", self.config.family != "vit")
         if pooling not in POOLINGS:
             raise UserError(f"there is no pooling {pooling!r}", did_you_mean(pooling, POOLINGS))
+        if pooling == "cls" and self.config.family != "bert":
+            raise UserError(
+                f"the first token of a {self.config.family} knows nothing of the text", "choose mean or last"
+            )
         many = [texts] if isinstance(texts, str) else list(texts)
         found = [vectors(self.model, *self._read(some), pooling).cpu() for some in _batched(many)]
         out = torch.cat(found) if found else torch.zeros(0, self.config.stack.d_model)
         out = torch.nn.functional.normalize(out, dim=-1) if normalised else out
         return out[0].numpy() if isinstance(texts, str) else out.numpy()
+
+    def n_cut(self, texts: Sequence[str]) -> int:
+        """How many texts are longer than the model reads: of those `classify` and `embed` see the beginning."""
+        room = self.config.max_length - 2 * (self.config.family == "bert")
+        return sum(len(row) > room for row in self.tokenizer.encode_batch(list(texts)))
 
     def _needs(self, verb: str, can: bool) -> None:
         if not can:
@@ -264,11 +267,16 @@ class Pipeline:
         beam: int | None = None,
         limit: int | None = None,
         compare: "Pipeline | None" = None,
+        columns: Sequence[str] = (),
     ) -> dict[str, Any]:
         """The task's metrics on `data` (files, as `--data` of train) or on a held-out part of the run's own data, with their bootstrap
-        `intervals` (95 %). limit: the first N (of labels: N evenly spread). compare: another model that is asked the same; `compared` tells
-        each metric's difference (this minus the other), its interval and p."""
-        asked = question(self.config, self._tokenizer, self.recipe, data, beam, limit)
+        `intervals` (95 %). limit: the first N (of labels, tags and images: N evenly spread). columns: the two columns of `data` that count.
+        compare: another model that is asked the same; `compared` tells each metric's difference (this minus the other), its interval and p.
+        """
+        tasks = [task_of(one.config, one._tokenizer) for one in (self, compare or self)]
+        if tasks[0] != tasks[1]:
+            raise UserError(f"one model was made to {tasks[0]}, the other to {tasks[1]}", "compare models of one task")
+        asked = question(self.config, self._tokenizer, self.recipe, data, beam, limit, columns)
         part = split if data is None else "test"
         judged = judge(self.model, self._tokenizer, asked, part)
         result = judged.numbers() | {"intervals": judged.intervals()}
@@ -287,6 +295,6 @@ class Pipeline:
         counts = np.zeros((len(names), len(names)), np.int64)
         for true, said in zip(judged.asked, judged.said, strict=True):
             for asked, answer in zip(true, said, strict=True):
-                if asked in number:
+                if asked in number and answer >= 0:
                     counts[number[asked], answer] += 1
         return names, counts

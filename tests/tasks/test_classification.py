@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pellucid.data.text import IGNORE
-from pellucid.tasks.classification import Classification, Weighted, judge, predictions
+from pellucid.tasks.classification import Classification, Weighted, judge, predictions, tag_scores
 from pellucid.tasks.spans import spans
 from tests.families import ids, make
 
@@ -131,10 +131,34 @@ BIO = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
         ("I-PER I-PER", {(0, 2, "PER")}),
         ("B-PER I-LOC", {(0, 1, "PER"), (1, 2, "LOC")}),
         ("B-PER ? I-PER", {(0, 1, "PER"), (2, 3, "PER")}),
+        ("B-PER I-PER E-PER O S-PER", {(0, 3, "PER"), (4, 5, "PER")}),
+        ("B-PER L-PER U-LOC B-LOC", {(0, 2, "PER"), (2, 3, "LOC"), (3, 4, "LOC")}),
+        ("S-PER I-PER E-PER", {(0, 1, "PER"), (1, 3, "PER")}),
     ],
 )
 def test_spans(tags_: str, found: set) -> None:
-    assert spans([BIO.index(tag) if tag in BIO else -1 for tag in tags_.split()], BIO) == found
+    names = sorted(set(tags_.split()) - {"?"})
+    assert spans([names.index(tag) if tag in names else -1 for tag in tags_.split()], names) == found
+
+
+def test_words_that_were_not_read_are_missed() -> None:
+    """Five words, the model reads two of them: the span behind the cut is not found, its words are not right."""
+    whole = [np.array([1, 2, 0, 3, 0])]
+
+    def held() -> Iterator[dict[str, Tensor]]:
+        batch = tags([[1, 2]])
+        yield {**batch, "rows": torch.tensor([0])}
+
+    class Right(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = nn.Parameter(F.one_hot(torch.tensor([[1, 2]]), 5).float())
+
+        def forward(self, ids: Tensor, keep: Tensor) -> Tensor:
+            return self.out
+
+    numbers = judge(Right().eval(), held(), 1, BIO, tag_scores, whole).numbers()
+    assert numbers["accuracy"] == pytest.approx(2 / 5) and numbers["f1"] == pytest.approx(2 / 3)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["PER", "LOC"]), st.integers(1, 3)), max_size=6))

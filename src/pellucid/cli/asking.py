@@ -3,6 +3,7 @@
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pellucid.cli.arguments import Parser
 from pellucid.errors import DataError, UserError
@@ -40,3 +41,13 @@ def asking(verb: str, description: str, examples: str) -> Parser:
     flags.add_argument("text", metavar="TEXT", nargs="*", help="what to read (default: the lines of stdin)")
     flags.add_argument("--json", action="store_true", help="print one JSON object a line")
     return flags
+
+
+def note_cut(pipeline: Any, texts: Sequence[str]) -> None:
+    """Say on stderr how many texts are read only in part."""
+    if n := pipeline.n_cut(texts):
+        longest = pipeline.config.max_length
+        print(
+            f"note: {n} of {len(texts)} texts are longer than the model's {longest} tokens: only their beginning is read",
+            file=sys.stderr,
+        )

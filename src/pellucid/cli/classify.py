@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from pellucid.cli.arguments import at_least
-from pellucid.cli.asking import asking, pieces, something
+from pellucid.cli.asking import asking, note_cut, pieces, something
 
 EXAMPLES = """\
   pellucid classify runs/sst2 "a warm , funny , engaging film ."
@@ -29,6 +29,8 @@ def run(argv: list[str]) -> int:
             for text in some:
                 show_tags(text, pipeline.tag(text), args.json)
         else:
+            if pipeline.config.family == "bert":
+                note_cut(pipeline, some)
             for text, found in zip(some, pipeline.classify(some), strict=True):
                 show_label(text, found, args.top, args.json)
         sys.stdout.flush()

@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Any
 
-from pellucid.cli.asking import asking, pieces, something
+from pellucid.cli.asking import asking, note_cut, pieces, something
 
 EXAMPLES = """\
   pellucid embed runs/mlm "a sentence" --json
@@ -29,6 +29,7 @@ def run(argv: list[str]) -> int:
 
     pipeline: Any = load(args.model)
     for some in pieces(args.text, AT_ONCE):
+        note_cut(pipeline, some)
         vectors = pipeline.embed(some, args.pooling, args.normalise).tolist()
         for text, vector in zip(some, vectors, strict=True):
             said = {"input": text, "vector": [round(x, 7) for x in vector]}

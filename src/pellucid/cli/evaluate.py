@@ -20,10 +20,19 @@ def run(argv: list[str]) -> int:
         "--data", nargs="+", metavar="FILE", help="files to measure on (default: the part of the run named by --split)"
     )
     parser.add_argument(
-        "--split", choices=("test", "valid"), default="test", help="which part of the run's own data (default: test)"
+        "--split",
+        choices=("test", "valid", "train"),
+        default="test",
+        help="which part of the run's own data (default: test)",
     )
+    parser.add_argument("--columns", nargs=2, metavar="NAME", help="the two columns of --data that count")
     parser.add_argument("--beam", type=at_least(1), metavar="N", help="beams when it generates (default: the recipe's)")
-    parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N examples")
+    parser.add_argument(
+        "--limit",
+        type=at_least(1),
+        metavar="N",
+        help="only N examples (the first; of labels, tags and images evenly spread ones)",
+    )
     parser.add_argument("--compare", metavar="OTHER", help="another model, asked the same: is the difference chance?")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse(argv)
@@ -31,7 +40,7 @@ def run(argv: list[str]) -> int:
     from pellucid.api import load
 
     model, other = load(args.model), load(args.compare) if args.compare else None
-    result = model.evaluate(args.data, split=args.split, beam=args.beam, limit=args.limit, compare=other)
+    result = model.evaluate(args.data, args.split, args.beam, args.limit, other, args.columns or ())
     for note in result.pop("notes", ()):
         print(f"note: {note}", file=sys.stderr)
     print(json.dumps(result, ensure_ascii=False) if args.json else table(result))

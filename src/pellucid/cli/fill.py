@@ -5,6 +5,7 @@ from typing import Any
 
 from pellucid.cli.arguments import at_least
 from pellucid.cli.asking import asking, pieces, something
+from pellucid.errors import UserError
 
 EXAMPLES = """\
   pellucid fill runs/mlm "the capital of France is <mask> ."
@@ -22,7 +23,10 @@ def run(argv: list[str]) -> int:
 
     pipeline: Any = load(args.model)
     for some in pieces(args.text, 1):
-        show(some[0], pipeline.fill(some[0], args.top), args.json)
+        found = pipeline.fill(some[0], args.top)
+        if args.text and not found:
+            raise UserError("there is nothing to fill", 'put <mask> where a word is missing: "the <mask> sat"')
+        show(some[0], found, args.json)
     return 0
 
 

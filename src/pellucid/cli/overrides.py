@@ -4,12 +4,11 @@ Names are checked here, values are read by tyro. Imports no torch.
 """
 
 import inspect
-import os
 import textwrap
 from dataclasses import replace
 from functools import reduce
 
-from pellucid.data.sources import PYTHON
+from pellucid.data.config import absolute
 from pellucid.errors import UserError, did_you_mean
 from pellucid.training.recipe import Recipe, describe, fields, list_recipes, load_recipe, recipe_path
 
@@ -124,10 +123,6 @@ def require_data(recipe: Recipe, name: str) -> None:
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with its data files as absolute paths, so that a run can be resumed from any folder."""
-
-    def whole(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(n if n.startswith(PYTHON) else os.path.abspath(os.path.expanduser(n)) for n in names)
-
     d = recipe.data
-    data = replace(d, train=whole(d.train), valid=whole(d.valid), test=whole(d.test))
-    return replace(recipe, data=data, init=recipe.init and whole((recipe.init,))[0])
+    data = replace(d, train=absolute(d.train), valid=absolute(d.valid), test=absolute(d.test))
+    return replace(recipe, data=data, init=recipe.init and absolute((recipe.init,))[0])

@@ -1,7 +1,17 @@
 """Where the data of a run comes from and how it becomes tokens. Imports no torch."""
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+PYTHON = "python:"
+"""Before a glob: among the sources of the running Python's library ("python:**/*.py")."""
+
+
+def absolute(names: Iterable[str]) -> tuple[str, ...]:
+    """Files and globs so that they mean the same from any folder."""
+    return tuple(n if n.startswith(PYTHON) else os.path.abspath(os.path.expanduser(n)) for n in names)
 
 
 @dataclass(frozen=True)

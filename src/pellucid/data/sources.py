@@ -17,13 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from pellucid.data.config import PYTHON
 from pellucid.data.parquet import read_column
 from pellucid.errors import DataError, did_you_mean
 
 CHUNK = 1 << 16
 LONGEST_LINE = 1 << 24
-PYTHON = "python:"
-"""Before a glob: among the sources of the running Python's library ("python:**/*.py")."""
 _BINARY = {
     b"PK\x03\x04": ("a zip archive (or an Office file)", "unpack it, or save it as plain text"),
     b"%PDF": ("a PDF", "extract its text first"),

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from pellucid.progress import counted
 from pellucid.tasks import metrics
 from pellucid.tasks.judged import Judged
-from pellucid.tasks.spans import spans
+from pellucid.tasks.spans import name_spans, spans
 
 Batch = Mapping[str, Tensor]
 Shown = Sequence[tuple[str, Sequence[str]]]
+UNSAID = -2
+"""The answer to what was not read."""
 LINE = 100
 """Characters of a text shown while training."""
 
@@ -76,7 +78,7 @@ def label_scores(true: Answers, predicted: Answers, names: Sequence[str]) -> dic
 
 def tag_scores(true: Answers, predicted: Answers, names: Sequence[str]) -> dict[str, metrics.Score]:
     """f1 of whole spans where tags name spans (Tjong Kim Sang & De Meulder 2003)."""
-    if not any(name.startswith("B-") for name in names):
+    if not name_spans(names):
         return {}
     found = [(spans(t.tolist(), names), spans(p.tolist(), names)) for t, p in zip(true, predicted, strict=True)]
     return {"f1": metrics.ratio([2 * len(t & p) for t, p in found], [len(t) + len(p) for t, p in found])}
@@ -86,10 +88,19 @@ Scores = Callable[[Answers, Answers, Sequence[str]], dict[str, metrics.Score]]
 
 
 def judge(
-    model: nn.Module, batches: Iterable[Batch], n: int, names: Sequence[str], more: Scores = label_scores
+    model: nn.Module,
+    batches: Iterable[Batch],
+    n: int,
+    names: Sequence[str],
+    more: Scores = label_scores,
+    whole: Answers | None = None,
 ) -> Judged:
-    """loss, perplexity, accuracy and the scores of `more`. `said`: the predicted label, or tags, of each example."""
+    """loss, perplexity, accuracy and the scores of `more`. `said`: the predicted label, or tags, of each example. `whole`: the true tags of
+    each example in full; words that the model could not read for the length of their text are missed (UNSAID)."""
     true, predicted, nats = predictions(model, batches, n)
+    if whole is not None:
+        predicted = [np.append(p, np.full(len(w) - len(p), UNSAID)) for p, w in zip(predicted, whole, strict=True)]
+        true = list(whole)
     right = [int((t == p).sum()) for t, p in zip(true, predicted, strict=True)]
     scores = metrics.of_loss(nats, [int((t >= 0).sum()) for t in true])
     scores |= {"accuracy": metrics.ratio(right, [len(t) for t in true])} | more(true, predicted, names)
@@ -99,7 +110,7 @@ def judge(
 
 class Classification:
     """The task as the training loop sees it. `held()`: the held-out batches with their `rows`, `n` examples in all; `shown`: the first of
-    them for people, as text and their true labels; `more`: scores besides loss and accuracy."""
+    them for people, as text and their true labels; `more`, `whole`: see `judge`."""
 
     def __init__(
         self,
@@ -110,7 +121,9 @@ class Classification:
         metric: str = "accuracy",
         label_smoothing: float = 0.0,
         more: Scores = label_scores,
+        whole: Answers | None = None,
     ) -> None:
+        self.whole = whole
         self.held, self.n, self.names, self.shown, self.more = held, n, names, shown, more
         self.metric, self.higher_is_better, self.label_smoothing = metric, metric != "loss", label_smoothing
         self.last: Sequence[np.ndarray] = ()
@@ -130,13 +143,13 @@ class Classification:
 
     def judge(self, model: nn.Module) -> Judged:
         """See `judge`."""
-        judged = judge(model, self.held(), self.n, self.names, self.more)
+        judged = judge(model, self.held(), self.n, self.names, self.more, self.whole)
         self.last = judged.said
         return judged
 
     def samples(self, model: nn.Module) -> list[str]:
         """What was said of the first examples when they were judged just now."""
-        said = [[self.names[i] for i in row] for row in self.last[: len(self.shown)]]
+        said = [[self.names[i] if i >= 0 else "?" for i in row] for row in self.last[: len(self.shown)]]
         return [
             f"{text[:LINE]} → {' '.join(ours)}" + ("" if ours == list(true) else f"   (should be: {' '.join(true)})")
             for (text, true), ours in zip(self.shown, said, strict=True)

@@ -1,5 +1,6 @@
 """Language modelling: of every token, say the next."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -26,6 +27,12 @@ def loss(model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor
     return model.head.loss(states[real], targets[real], label_smoothing)  # type: ignore[operator, union-attr]
 
 
+def digests(batch: Batch) -> list[bytes]:
+    """What each row asks, in a few bytes: two models were asked the same where all of these are the same."""
+    both = zip(batch["ids"].cpu().numpy(), batch["targets"].cpu().numpy(), strict=True)
+    return [hashlib.blake2b(ids.tobytes() + targets.tobytes(), digest_size=8).digest() for ids, targets in both]
+
+
 def row_losses(model: nn.Module, states: Tensor, targets: Tensor, real: Tensor) -> list[float]:
     """The loss of each row, in nats: states [B,T,D], targets [B,T], `real` [B,T] where there is one."""
     head = model.head
@@ -39,6 +46,7 @@ def judge(model: nn.Module, data: TextData, bytes_per_token: float, limit: int |
     device = next(model.parameters()).device
     nats: list[float] = []
     counts: list[int] = []
+    asked: list[bytes] = []
     left = limit or data.n_windows
     windows = data.windows(min(data.batch_size, left))
     for batch in counted(windows, "windows of the text", left, lambda batch: len(batch["ids"])):
@@ -48,8 +56,9 @@ def judge(model: nn.Module, data: TextData, bytes_per_token: float, limit: int |
         real = batch["targets"] != IGNORE
         nats += row_losses(model, model.hidden(batch["ids"]), batch["targets"], real)  # type: ignore[operator]
         counts += real.sum(1).tolist()
+        asked += digests(batch)
     scores = metrics.of_loss(nats, counts, [n * bytes_per_token for n in counts])
-    return Judged(len(nats), scores, asked=counts, details={"examples": sum(counts)})
+    return Judged(len(nats), scores, asked, details={"examples": sum(counts)})
 
 
 class LanguageModel:

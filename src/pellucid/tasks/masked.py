@@ -11,7 +11,7 @@ from pellucid.data.text import IGNORE
 from pellucid.progress import counted
 from pellucid.tasks import metrics
 from pellucid.tasks.judged import Judged
-from pellucid.tasks.language import loss
+from pellucid.tasks.language import digests, loss
 from pellucid.text.tokenizer import Tokenizer
 
 Batch = Mapping[str, Tensor]
@@ -25,6 +25,7 @@ def judge(model: nn.Module, batches: Iterable[Batch], limit: int | None = None) 
     nats: list[float] = []
     right: list[int] = []
     counts: list[int] = []
+    asked: list[bytes] = []
     for batch in counted(batches, "windows of the text", limit or 0, lambda batch: len(batch["ids"])):
         batch = {name: tensor[: limit and limit - len(nats)].to(device) for name, tensor in batch.items()}
         real = batch["targets"] != IGNORE
@@ -34,10 +35,11 @@ def judge(model: nn.Module, batches: Iterable[Batch], limit: int | None = None) 
         nats += [float(row.sum()) for row in losses]
         right += [int(row.sum()) for row in (logits.argmax(-1) == truth).split(sizes)]
         counts += sizes
+        asked += digests(batch)
         if limit and len(nats) >= limit:
             break
     scores = metrics.of_loss(nats, counts) | {"accuracy": metrics.ratio(right, counts)}
-    return Judged(len(nats), scores, asked=counts, details={"examples": sum(counts)})
+    return Judged(len(nats), scores, asked, details={"examples": sum(counts)})
 
 
 class MaskedLanguageModel:

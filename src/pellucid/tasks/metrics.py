@@ -14,10 +14,10 @@ Score = Callable[[np.ndarray], float]
 
 
 def ratio(above: Sequence[float] | np.ndarray, below: Sequence[float] | np.ndarray | None = None) -> Score:
-    """Σ above / Σ below, each one number an example; below None: the mean. 0 where nothing counts."""
+    """Σ above / Σ below, each one number an example; below None: the mean. nan where nothing counts."""
     a = np.asarray(above, np.float64)
     b = np.ones_like(a) if below is None else np.asarray(below, np.float64)
-    return lambda rows: float(a[rows].sum() / max(1e-12, b[rows].sum()))
+    return lambda rows: float(a[rows].sum() / b[rows].sum()) if b[rows].any() else math.nan
 
 
 def of_loss(

@@ -1,20 +1,30 @@
-"""Spans that tags name: B-PER I-PER O is one span of PER. Also tolerant of I- without B-, as the CoNLL script is."""
+"""Spans that tags name, in the ways people write them: B-PER I-PER O, with E- and S- at ends (BIOES, BILOU: L- and U-), or I- alone."""
 
+import re
 from collections.abc import Sequence
 
 Span = tuple[int, int, str]
+BEGINS, ENDS = ("B", "S", "U"), ("E", "S", "L", "U")
+
+
+def name_spans(names: Sequence[str]) -> bool:
+    """Whether tags are of this form."""
+    return any(re.match("[BIESLU]-.", name) for name in names)
 
 
 def spans(tags: Sequence[int], names: Sequence[str]) -> set[Span]:
-    """(first, one behind the last, kind) of every span; an unknown tag (-1) is outside all."""
+    """(first, one behind the last, kind) of every span, tolerant of I- without B-, as the CoNLL script is; a tag below 0 (unknown, or
+    never said) is outside all."""
     found: set[Span] = set()
     start, kind = 0, ""
     for place, tag in enumerate([*tags, -1]):
-        name = names[tag] if tag >= 0 else "O"
-        mark, _, this = name.partition("-")
-        if kind and (mark != "I" or this != kind):
+        mark, _, this = (names[tag] if tag >= 0 else "O").partition("-")
+        if kind and (mark in BEGINS or this != kind):
             found.add((start, place, kind))
             kind = ""
         if this and not kind:
             start, kind = place, this
+        if kind and mark in ENDS:
+            found.add((start, place + 1, kind))
+            kind = ""
     return found

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -42,9 +43,9 @@ class Held:
             return self
         return self._only(range(n))
 
-    def within(self, longest: int) -> "Held":
-        """Those whose source, and whose target with its start, have at most `longest` tokens."""
-        fits = (self.sources.lengths <= longest) & (self.targets.lengths < longest)
+    def within(self, longest: int, form: "Form") -> "Held":
+        """Those that a model of `longest` positions can read."""
+        fits = form.fits(self.sources.lengths, self.targets.lengths, longest)
         return self if fits.all() else self._only([i for i, ok in enumerate(fits) if ok])
 
     def _only(self, places: Sequence[int]) -> "Held":
@@ -55,11 +56,13 @@ class Held:
 @dataclass(frozen=True)
 class Form:
     """How pairs are put to a model. `data(sources, targets, batch_tokens, seed, max_length)`: as batches; `read(model, batch)`: (states
-    [B,T,D], targets [B,T], where there is one); `prompt(ids)`: a source as generation is given it."""
+    [B,T,D], targets [B,T], where there is one); `prompt(ids)`: a source as generation is given it; `fits(sources, targets, longest)`: by
+    their lengths [N], which pairs a model of `longest` positions can read, bool [N]."""
 
     data: Callable[..., PairData | PromptData]
     read: Callable[[nn.Module, Batch], tuple[Tensor, Tensor, Tensor]]
     prompt: Callable[[Sequence[int]], Sequence[int]]
+    fits: Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 
 def seq2seq(tokenizer: Tokenizer) -> Form:
@@ -70,7 +73,7 @@ def seq2seq(tokenizer: Tokenizer) -> Form:
         memory = model.encode(batch["source"], batch["source_keep"])
         return model.decode(batch["target_in"], memory, batch["source_keep"]), batch["target_out"], batch["target_keep"]
 
-    return Form(partial(_data, PairData, ids), read, lambda source: source)
+    return Form(partial(_data, PairData, ids), read, lambda source: source, lambda s, t, n: (s <= n) & (t < n))
 
 
 def prompted(tokenizer: Tokenizer) -> Form:
@@ -81,7 +84,12 @@ def prompted(tokenizer: Tokenizer) -> Form:
     def read(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         return model.hidden(batch["ids"]), batch["targets"], batch["targets"] != IGNORE
 
-    return Form(partial(_data, PromptData, ids), read, lambda source: [*start, *source, *end])
+    n_edges = len(start) + len(end)
+
+    def prompt(source: Sequence[int]) -> list[int]:
+        return [*start, *source, *end]
+
+    return Form(partial(_data, PromptData, ids), read, prompt, lambda s, t, n: s + t + n_edges <= n)
 
 
 def _data(

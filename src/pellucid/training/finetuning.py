@@ -8,28 +8,35 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import DataError, UserError, did_you_mean
+from pellucid.models.config import ModelConfig
 
 
 @torch.no_grad()
-def take_over(model: nn.Module, tensors: Mapping[str, Tensor]) -> str:
-    """Copies every tensor into the parameter of its name; a table that has grown gets the mean row where it has none (new tokens). Returns
-    what was taken, what is new and what was left behind, as a note. DataError where a shape cannot fit, or nothing was taken."""
+def take_over(model: nn.Module, tensors: Mapping[str, Tensor], theirs: ModelConfig) -> str:
+    """Copies every tensor of a model with the config `theirs` into the parameter of its name; a vocabulary that has grown gets the mean
+    row for its new tokens. What decides between labels is taken only where head and labels are the same. Returns what was taken, what
+    is new and what was left behind, as a note. DataError where a shape cannot fit, or nothing was taken."""
     own, taken = dict(model.named_parameters()), []
+    config: ModelConfig = model.config  # type: ignore[assignment]
+    same_labels = (theirs.head, theirs.labels, theirs.n_labels) == (config.head, config.labels, config.n_labels)
     for name, tensor in tensors.items():
-        if name not in own:
+        if name not in own or ("classifier" in name and not same_labels):
             continue
         rows, there = own[name], len(tensor)
-        if rows.shape[1:] != tensor.shape[1:] or there > len(rows):
+        grown = there == theirs.vocab_size < len(rows) == config.vocab_size and rows.shape[1:] == tensor.shape[1:]
+        if rows.shape != tensor.shape and not grown:
             raise DataError(f"{name} has shape {list(tensor.shape)} where the model has {list(rows.shape)}")
         rows[:there] = tensor
-        rows[there:] = tensor.float().mean(0)
+        if grown:
+            rows[there:] = tensor.float().mean(0)
         taken.append(name)
     if not taken:
         raise DataError("no tensor of the model to begin with fits this one", "begin with a model of the same shape")
-    new, left = sorted(own.keys() - set(taken)), sorted(tensors.keys() - own.keys())
-    parts = [f"{len(taken)} tensors taken over"]
+    new, left = sorted(own.keys() - set(taken)), sorted(tensors.keys() - set(taken))
+    shape = f"its shape ({config.stack.n_layers} layers, d_model {config.stack.d_model}: of [model] only the dropout counts)"
+    parts = [f"{shape} and {len(taken)} tensors are taken over"]
     parts += [f"new: {', '.join(new)}"] if new else []
-    parts += [f"not needed: {', '.join(left)}"] if left else []
+    parts += [f"left behind: {', '.join(left)}"] if left else []
     return "; ".join(parts)
 
 

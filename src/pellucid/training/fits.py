@@ -1,41 +1,52 @@
-"""What a recipe becomes: tokenizer, model config, task, data and the weights to begin with; everything the loop needs but the machine."""
+"""What a recipe becomes: tokenizer, model, task and data; everything the loop needs but the machine. Whatever is wrong is said here."""
 
+import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pellucid.data.prepare import texts_for_tokenizer
 from pellucid.errors import DataError, UserError
-from pellucid.models import storage
+from pellucid.models.build import build
 from pellucid.models.config import ModelConfig
 from pellucid.progress import counted
 from pellucid.records import from_dict
 from pellucid.text.tokenizer import Tokenizer, train
+from pellucid.training import finetuning
 from pellucid.training.contracts import Data, Task
 from pellucid.training.kinds import Kind, kind_of
+from pellucid.training.opening import open_model
 from pellucid.training.recipe import Recipe
 
 
 @dataclass
 class Fit:
-    """`begun`: weights to begin with, under our names; `notes`: what a person should be told."""
+    """`notes`: what a person should be told; `begun`: a hash of the weights it begins with, "" where they are new."""
 
     tokenizer: Tokenizer | None
-    config: ModelConfig
+    model: nn.Module
     task: Task
     data: Data
     notes: list[str]
-    begun: dict[str, Tensor] = field(default_factory=dict)
+    begun: str = ""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of the model."""
+        return self.model.config  # type: ignore[return-value]
 
 
 def prepare(recipe: Recipe, folder: Path | None) -> Fit:
-    """Everything made ready; of a run that has begun in `folder`, its own tokenizer and config. Raises DataError for unusable data."""
+    """Everything made ready; of a run that has begun in `folder`, its own tokenizer and config. Raises DataError for unusable data,
+    UserError for what the recipe asks in vain."""
     kind, config, tokenizer = kind_of(recipe), recipe.model, None
-    begun: dict[str, Tensor] = {}
+    theirs: ModelConfig | None = None
+    tensors: dict[str, Tensor] = {}
     if recipe.init and not (folder and any((folder / "checkpoints").glob("step-*"))):
-        config, tokenizer, begun = begin_with(recipe)
+        theirs, tokenizer, tensors = begin_with(recipe)
+        config = replace(theirs, labels=(), n_labels=0)
     config = _own(folder) or config
     if kind.unit != "images":
         tokenizer = _tokenizer(recipe, kind, folder, tokenizer)
@@ -46,30 +57,40 @@ def prepare(recipe: Recipe, folder: Path | None) -> Fit:
     data = kind.data(recipe, parts["train"], tokenizer, config)
     task = kind.task(recipe, parts.get("valid") or parts["train"], tokenizer, config)
     notes = [note for part in parts.values() for note in part.notes] + list(getattr(data, "notes", ()))
-    return Fit(tokenizer, config, task, data, notes, begun)
+    notes += [] if "valid" in parts else ["nothing is held out: what is measured below is the training data"]
+    model = build(config, recipe.seed)
+    if theirs is not None:
+        notes.append(f"begins with {recipe.init}: {finetuning.take_over(model, tensors, theirs)}")
+    notes.append(finetuning.freeze(model, recipe.training.freeze))
+    return Fit(tokenizer, model, task, data, [note for note in notes if note], _hash(tensors))
 
 
 def _own(folder: Path | None) -> ModelConfig | None:
     """The config that a run wrote down when it began."""
-    if folder is None or not (folder / "run.json").exists():
+    path = folder / "run.json" if folder else None
+    if path is None or not path.exists():
         return None
-    return from_dict(
-        ModelConfig, json.loads((folder / "run.json").read_text(encoding="utf-8"))["model"], str(folder / "run.json")
-    )
+    return from_dict(ModelConfig, json.loads(path.read_text(encoding="utf-8"))["model"], str(path))
 
 
 def begin_with(recipe: Recipe) -> tuple[ModelConfig, Tokenizer | None, dict[str, Tensor]]:
-    """The config, tokenizer and weights of the model that `recipe.init` names; dropout is the recipe's, labels are the data's."""
-    folder = Path(recipe.init).expanduser()
-    model, tokenizer = storage.load(folder / "model" if (folder / "model").is_dir() else folder)
+    """The config, tokenizer and weights of the model that `recipe.init` names; dropout is the recipe's."""
+    model, tokenizer = open_model(Path(recipe.init).expanduser())
     theirs: ModelConfig = model.config  # type: ignore[assignment]
     if theirs.family != recipe.model.family:
         raise UserError(
             f"{recipe.init} is a {theirs.family}, the recipe asks for a {recipe.model.family}",
             "begin with a model of the same family",
         )
-    config = replace(theirs, stack=replace(theirs.stack, dropout=recipe.model.stack.dropout), labels=(), n_labels=0)
+    config = replace(theirs, stack=replace(theirs.stack, dropout=recipe.model.stack.dropout))
     return config, tokenizer, {name: p.detach() for name, p in model.named_parameters()}
+
+
+def _hash(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(name.encode() + tensor.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest() if tensors else ""
 
 
 def _tokenizer(recipe: Recipe, kind: Kind, folder: Path | None, given: Tokenizer | None) -> Tokenizer:

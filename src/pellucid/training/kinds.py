@@ -17,12 +17,13 @@ from pellucid.data.pairs import PairData
 from pellucid.data.prepare import PairSet, TextSet, prepare_pairs, prepare_text
 from pellucid.data.prompts import PromptData
 from pellucid.data.tagged import TagData, TagSet, prepare_tags
-from pellucid.data.text import TextData
+from pellucid.data.text import IGNORE, TextData
 from pellucid.errors import DataError, UserError
 from pellucid.models.config import ModelConfig
-from pellucid.tasks.classification import Classification, Scores, Shown, Weighted, label_scores, tag_scores
+from pellucid.tasks.classification import Classification, Shown, Weighted, tag_scores
 from pellucid.tasks.language import LanguageModel
 from pellucid.tasks.masked import MaskedLanguageModel
+from pellucid.tasks.spans import name_spans
 from pellucid.tasks.translation import Held, Translation, prompted, seq2seq
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.training.contracts import Data, Task
@@ -63,11 +64,11 @@ def _pair_data(recipe: Recipe, part: PairSet, tokenizer: Tokenizer, config: Mode
 def _translation(recipe: Recipe, part: PairSet, tokenizer: Tokenizer, config: ModelConfig) -> Translation:
     t = recipe.training
     held = Held(part.examples(t.evaluate_limit or None), part.sources, part.targets).first(t.evaluate_limit)
-    fits = held.within(config.max_length)
+    form = FORMS[config.family](tokenizer)
+    fits = held.within(config.max_length, form)
     if not fits.examples:
         raise DataError(f"every held-out pair is longer than the model's {config.max_length} tokens")
     left_out = len(held.examples) - len(fits.examples)
-    form = FORMS[config.family](tokenizer)
     return Translation(fits, tokenizer, recipe.generation, form, t.metric, t.label_smoothing, left_out)
 
 
@@ -141,11 +142,17 @@ def _tag_data(recipe: Recipe, part: TagSet, tokenizer: Tokenizer, config: ModelC
 
 
 def _tag(recipe: Recipe, part: TagSet, tokenizer: Tokenizer, config: ModelConfig) -> Classification:
-    if recipe.training.metric == "f1" and not any(name.startswith("B-") for name in config.labels):
-        raise UserError("training.metric = 'f1' counts spans, and no tag begins one (B-…)", "use metric = 'accuracy'")
+    if recipe.training.metric == "f1" and not name_spans(config.labels):
+        raise UserError(
+            "training.metric = 'f1' counts spans, and no tag names one (B-…, I-…)", "use metric = 'accuracy'"
+        )
     some = part.first(recipe.training.evaluate_limit)
     shown = [(" ".join(words), tags) for words, tags in some.examples(SHOWN)]
-    return _classification(recipe, config, _tag_batches(recipe, some, config), len(some.ids), shown, tag_scores)
+    whole = [row[row != IGNORE] for row in (some.tags[i] for i in range(len(some.tags)))]
+    data, t = _tag_batches(recipe, some, config), recipe.training
+    return Classification(
+        data.sequential, len(whole), config.labels, shown, t.metric, t.label_smoothing, tag_scores, whole
+    )
 
 
 def _images(recipe: Recipe, tokenizer: None, config: ModelConfig) -> dict[str, ImageSet]:
@@ -161,7 +168,7 @@ def _image_data(recipe: Recipe, part: ImageSet, tokenizer: None, config: ModelCo
 def _see(recipe: Recipe, part: ImageSet, tokenizer: None, config: ModelConfig) -> Classification:
     some = part.first(recipe.training.evaluate_limit)
     labels = [config.labels[k] if k >= 0 else "?" for k in some.labels[:SHOWN].tolist()]
-    shown = [(f"image {i}", [label]) for i, label in enumerate(labels, 1)]
+    shown = [(example.source, [label]) for example, label in zip(some.examples(SHOWN), labels, strict=True)]
     return _classification(recipe, config, ImageData(some, recipe.training.batch_size), len(some.labels), shown)
 
 
@@ -174,11 +181,9 @@ def _weighed(recipe: Recipe, data: Data, labels: np.ndarray, config: ModelConfig
     return Weighted(data, labels, config.n_labels) if recipe.training.class_weight == "balanced" else data
 
 
-def _classification(
-    recipe: Recipe, config: ModelConfig, data: Any, n: int, shown: Shown, more: Scores = label_scores
-) -> Classification:
+def _classification(recipe: Recipe, config: ModelConfig, data: Any, n: int, shown: Shown) -> Classification:
     t = recipe.training
-    return Classification(data.sequential, n, config.labels, shown, t.metric, t.label_smoothing, more)
+    return Classification(data.sequential, n, config.labels, shown, t.metric, t.label_smoothing)
 
 
 _LABELLED = ("loss", "accuracy", "macro_f1")
@@ -199,9 +204,9 @@ KINDS: dict[str, Kind] = {
     "tag": Kind(("bert",), ("tags",), _TAGGED, _tags, _tag_data, _tag, "tags", ("<mask>",), "words"),
     "see": Kind(("vit",), ("images",), _LABELLED, _images, _image_data, _see, "labels", unit="images"),
 }
-"""By Recipe.task; a task "classify" of images goes by "see"."""
+"""By Recipe.task; to classify images goes by "see"."""
 
 
 def kind_of(recipe: Recipe) -> Kind:
     """Its entry of the table."""
-    return KINDS["see" if recipe.task == "classify" and recipe.data.kind == "images" else recipe.task]
+    return KINDS["see" if recipe.task == "classify" and recipe.model.family == "vit" else recipe.task]

@@ -17,9 +17,9 @@ import pellucid
 from pellucid.data.files import fingerprint
 from pellucid.errors import DataError, UserError
 from pellucid.models import storage
-from pellucid.models.build import build, count
+from pellucid.models.build import count
 from pellucid.tasks import metrics
-from pellucid.training import devices, finetuning, loop
+from pellucid.training import devices, loop
 from pellucid.training.contracts import Data, Outcome, Run
 from pellucid.training.fits import Fit, prepare
 from pellucid.training.kinds import kind_of
@@ -35,6 +35,8 @@ def start(recipe: Recipe, folder: Path, name: str = "") -> Outcome:
     check(recipe)
     fit = prepare(recipe, None)
     folder.mkdir(parents=True, exist_ok=True)
+    if recipe.init:  # the shape is that model's: what is written down is what there is
+        recipe = replace(recipe, model=replace(fit.config, head="words", labels=(), n_labels=0))
     dump(recipe, folder / "run.toml")
     return train(recipe, folder, fit, name)
 
@@ -61,12 +63,15 @@ def check(recipe: Recipe) -> None:
         raise UserError(
             f"training.metric = {metric!r} is not for the task {recipe.task!r}", "it knows " + ", ".join(kind.metrics)
         )
-    if recipe.training.class_weight == "balanced" and not kind.head.endswith("s"):
+    if recipe.training.class_weight == "balanced" and kind.head == "words":
         raise UserError("training.class_weight is for labels and tags")
     if metric in ("bleu", "chrf") and not metrics.has_bleu():
         raise UserError(f"training.metric = {metric!r} needs the package sacrebleu", "pip install 'pellucid[bleu]'")
     if recipe.training.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UserError("training.tensorboard needs the package tensorboard", "pip install 'pellucid[tensorboard]'")
+    if recipe.model.family == "vit" and recipe.model.image_size % recipe.model.patch_size:
+        sizes = f"model.image_size {recipe.model.image_size} is not a multiple of model.patch_size {recipe.model.patch_size}"
+        raise UserError(sizes, "the pixels beyond the last patch would never be seen")
     devices.find(recipe.training.device)
     count(replace(recipe.model, vocab_size=1, pad_id=None))  # sizes that do not fit together are said now
 
@@ -77,16 +82,13 @@ def train(recipe: Recipe, folder: Path, fit: Fit, name: str) -> Outcome:
     (folder / "model").mkdir(parents=True, exist_ok=True)
     if fit.tokenizer:
         fit.tokenizer.save(folder / "model" / "tokenizer.json")
-    model = build(fit.config, recipe.seed)
-    if fit.begun:
-        fit.notes.append(f"begins with {recipe.init}: {finetuning.take_over(model, fit.begun)}")
-    fit.notes.append(finetuning.freeze(model, recipe.training.freeze))
+    model = fit.model
     record = _record(recipe, folder, fit, model, name)
     choices = devices.Choices.from_dict(record["choices"])
     t, n_parameters = recipe.training, sum(p.numel() for p in model.parameters())
     unit = kind_of(recipe).unit
     log = Log(folder, t.steps, _flops_per_target(model, fit), choices.peak_flops, t.tensorboard, unit=unit)
-    for note in filter(None, fit.notes):
+    for note in fit.notes:
         log.note(note)
     where = f"{choices.device}, {choices.precision}, {choices.threads} threads"
     knows = f"vocabulary {fit.config.vocab_size:,}, " if fit.tokenizer else ""
@@ -108,7 +110,7 @@ def train(recipe: Recipe, folder: Path, fit: Fit, name: str) -> Outcome:
 
 def _record(recipe: Recipe, folder: Path, fit: Fit, model: nn.Module, name: str) -> dict[str, Any]:
     """run.json: written once, read on resume, so that a run goes on with what was decided when it began."""
-    path = folder / "run.json"
+    path, held_out = folder / "run.json", fingerprint(recipe.data.valid) if recipe.data.valid else ""
     if path.exists():
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
@@ -121,6 +123,12 @@ def _record(recipe: Recipe, folder: Path, fit: Fit, model: nn.Module, name: str)
             raise DataError(
                 "the training data has changed since the run began", "put the old data back, or start a new run"
             )
+        if record.get("held_out", held_out) != held_out:
+            raise DataError(
+                "the data.valid files have changed since the run began", "put the old ones back, or start a new run"
+            )
+        if fit.begun and record.get("begun") != fit.begun:
+            raise DataError(f"{recipe.init} has changed since the run began with it", "put the old model back")
         return record
     device = devices.find(recipe.training.device)
     model.to(device)
@@ -136,6 +144,8 @@ def _record(recipe: Recipe, folder: Path, fit: Fit, model: nn.Module, name: str)
         "model": asdict(fit.config),
         "tokenizer": fit.tokenizer.hash() if fit.tokenizer else "",
         "data": _fingerprint(recipe, fit.data),
+        "held_out": held_out,
+        "begun": fit.begun,
         "choices": devices.choose(recipe.training, model, loss).to_dict(),
         "versions": {"pellucid": pellucid.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": {"system": platform.platform(), "processor": platform.processor(), "cores": os.cpu_count()},
