@@ -72,11 +72,28 @@ def test_what_is_no_text_is_told(tmp_path, data, said):
 
 def test_missing_files(tmp_path):
     write(tmp_path / "train.txt", "x")
+    for name in (
+        "photos/cat/1.JPG",
+        "photos/cat/2.jpg",
+        "text/1.txt",
+        "tables/1.csv",
+        "tables/2.csv",
+        "tables/README",
+        "empty/.x",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / name, "x")
     for pattern, said in [
         (tmp_path / "trian.txt", "did you mean 'train.txt'"),
         (tmp_path / "no" / "train.txt", "does not exist"),
         (tmp_path / "*.tsv", "no file matches"),
-        (tmp_path, "is a folder"),
+        (tmp_path / "text", r"is a folder\n  name its files: '.*text/\*\.txt'"),
+        (tmp_path / "empty", "is a folder\n  it holds no files"),
+        (
+            tmp_path / "photos",
+            "is a folder\n  images have a recipe of their own: pellucid train images --data .*photos",
+        ),
+        (tmp_path / "tables", r"is a folder\n  name its files: '.*tables/\*\.csv'"),
     ]:
         with pytest.raises(DataError, match=said):
             expand([str(pattern)])
@@ -90,6 +107,19 @@ def test_fingerprint_is_of_the_bytes(tmp_path):
     assert first == fingerprint([b]) and first != fingerprint([a, b])
     write(tmp_path / "a", "y")
     assert first != fingerprint([a])
+
+
+def test_the_fingerprint_of_a_folder_is_of_names_and_bytes(tmp_path):
+    file, other = tmp_path / "i" / "a" / "x", tmp_path / "i" / "b" / "x"
+    for path in (file, other):
+        path.parent.mkdir(parents=True)
+    file.write_bytes(b"1")
+    first = fingerprint([str(tmp_path / "i")])
+    assert first == fingerprint([str(tmp_path / "i")])
+    file.rename(other)
+    second = fingerprint([str(tmp_path / "i")])
+    other.write_bytes(b"2")
+    assert len({first, second, fingerprint([str(tmp_path / "i")])}) == 3
 
 
 def test_pairs_from_two_files(tmp_path):
@@ -106,9 +136,16 @@ def test_pairs_from_two_files(tmp_path):
 
 
 def test_pairs_from_tsv(tmp_path):
-    name = write(tmp_path / "a.tsv.gz", gzip.compress(b"a\tb\tlicence\n\nc\td\n"))
-    assert list(read_pairs([name])) == [Example("a", "b"), Example("c", "d")]
-    assert list(read_pairs([name, name])) == list(read_pairs([name])) * 2
+    name = write(tmp_path / "a.tsv.gz", gzip.compress(b"a\tb\tlicence\n\nc\td\tby\n"))
+    found = [Example("a", "b"), Example("c", "d")]
+    assert list(read_pairs([name], None, ("1", "2"))) == found
+    assert list(read_pairs([name, name], None, ("1", "2"))) == found * 2
+    assert list(read_pairs([name])) == found, "by custom the first two columns of TSV are the pair"
+    other = write(tmp_path / "a.csv", "a,b,licence\nc,d,by\n")
+    with pytest.raises(
+        DataError, match=r"first row has 3: 1 'a', 2 'b', 3 'licence'(?s:.*)--data\.columns SOURCE TARGET"
+    ):
+        list(read_pairs([other]))
     bad = write(tmp_path / "bad.tsv", "a\tb\nno tab here\n")
     with pytest.raises(DataError, match=r"bad\.tsv line 2: one column.*'no tab here'"):
         list(read_pairs([bad]))

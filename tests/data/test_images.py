@@ -78,6 +78,8 @@ def test_what_is_transparent_is_white_and_sixteen_bits_are_not_cut_off(tmp_path)
         assert (found[:2] == 0).all() and (found[2:] == 255).all()
     PIL.fromarray(np.array([[0, 0x8000], [0x00FF, 0xFFFF]], np.uint16)).save(tmp_path / "b.png")
     assert read_image(tmp_path / "b.png", 2, 1)[..., 0].tolist() == [[0, 128], [0, 255]]
+    PIL.fromarray(np.array([[0, 100], [50, 255]], np.uint16)).save(tmp_path / "c.png")  # eight bits in sixteen
+    assert read_image(tmp_path / "c.png", 2, 1)[..., 0].tolist() == [[0, 100], [50, 255]]
 
 
 @given(st.sampled_from([".png", ".jpg", ".gif", ".bmp", ".webp"]), st.data())
@@ -148,14 +150,18 @@ def test_a_folder_of_folders(tmp_path):
 
 
 def test_folders_called_like_parts_are_parts(tmp_path):
+    root = tmp_path / "flowers"
     for seed, part in enumerate(("train", "val", "test")):
-        pictures(tmp_path / part, ["a", "b"] * 3, seed=seed)
-    sets = prepare_images(DataConfig(kind="images", train=(str(tmp_path),)), 6, 3, 0)
+        pictures(root / part, ["a", "b"] * 3, seed=seed)
+    sets = prepare_images(DataConfig(kind="images", train=(str(root),)), 6, 3, 0)
     assert {part: found.pixels.shape for part, found in sets.items()} == {
         part: (6, 6, 6, 3) for part in ("train", "valid", "test")
     }
     assert not sets["test"].notes
-    same = replace(GREY, train=(str(tmp_path / "train"),), test=(str(tmp_path / "train"),))
+    for part in ("test", "valid"):  # of a folder of parts, the part that is asked for
+        only = prepare_images(replace(GREY, **{part: (str(root),)}), 6, 3, 0, ("a", "b"))
+        assert list(only) == [part] and np.array_equal(only[part].pixels, sets[part].pixels)
+    same = replace(GREY, train=(str(root / "train"),), test=(str(root / "train"),))
     assert "6 of 6 images of test are also in training" in prepare_images(same, 6, 1, 0)["test"].notes[-1]
     assert sets["test"].names == ("a", "b") and sets["valid"].examples(1)[0].source == "a/000.png"
 
@@ -179,6 +185,10 @@ def test_few_broken_images_are_skipped_and_many_are_an_error(tmp_path):
         (lambda d: idx(d, noise(4), [0] * 4), "all 4 images for training have the label '0'"),
         (lambda d: pictures(d / "i", ["a", "b"]) * 2, "2 names where one folder"),
         (lambda d: (str(d),), "has no images in folders: it is empty(?s:.*)LABEL"),
+        (
+            lambda d: pictures(d / "i", ["a"] * 4),
+            "at least two labels are needed; images lie in a folder for each label",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, make, said):
@@ -196,19 +206,6 @@ def test_an_idx_file_that_is_cut_off_and_channels_that_cannot_be(tmp_path):
         prepare_images(replace(GREY, train=files), 6, 1, 0)
     with pytest.raises(UserError, match="--model.channels 1"):
         prepare_images(replace(GREY, train=files), 6, 4, 0)
-
-
-def test_the_fingerprint_of_a_folder_is_of_names_and_bytes(tmp_path):
-    file, other = tmp_path / "i" / "a" / "x", tmp_path / "i" / "b" / "x"
-    for path in (file, other):
-        path.parent.mkdir(parents=True)
-    file.write_bytes(b"1")
-    first = fingerprint([str(tmp_path / "i")])
-    assert first == fingerprint([str(tmp_path / "i")])
-    file.rename(other)
-    second = fingerprint([str(tmp_path / "i")])
-    other.write_bytes(b"2")
-    assert len({first, second, fingerprint([str(tmp_path / "i")])}) == 3
 
 
 # ---- sets to batches

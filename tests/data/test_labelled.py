@@ -102,6 +102,20 @@ def test_what_is_said_of_the_labels(tmp_path):
     assert "no training example has the label 'z'" in told(prepare_labels(config, Letters(), 0, ("x", "y", "z")))
 
 
+def test_many_labels_are_learnt_and_what_looks_missing_is_said(tmp_path):
+    rows = [(f"t{i}", f"l{i % 2000}") for i in range(5000)]
+    config = DataConfig(kind="labels", train=table(tmp_path, "a.csv", rows), holdout=0.0)
+    sets = prepare_labels(config, Letters(), 0)
+    assert len(sets["train"].names) == 2000 and "more than 1,000 labels; are the columns" in told(sets)
+    assert "if it says" not in told(sets)
+    half = [(f"t{i}", f"l{max(i, 5)}") for i in range(12)]  # six of twelve have a label of their own
+    assert len(prepare_labels(replace(config, train=table(tmp_path, "b.csv", half)), Letters(), 0)["train"].names) == 7
+    missing = [(f"t{i}", ("x", "NaN", "None", "x")[i % 4]) for i in range(8)]
+    said = told(prepare_labels(replace(config, train=table(tmp_path, "c.csv", missing)), Letters(), 0))
+    assert "2 texts have the label 'NaN': if it says that there is none, leave the cell empty" in said
+    assert "2 texts have the label 'None'" in said and "label 'x':" not in said
+
+
 def test_texts_of_test_files_that_training_has_too_are_counted(tmp_path):
     train = table(tmp_path, "a.csv", [(f"t{i}", "xy"[i % 2]) for i in range(40)])
     test = table(tmp_path, "b.csv", [("T3 ", "x"), ("new", "y"), ("t5", "x")])
@@ -116,8 +130,8 @@ def test_texts_of_test_files_that_training_has_too_are_counted(tmp_path):
     ("rows", "options", "said"),
     [
         ([(f"t{i}", "x") for i in range(9)], {}, "all 9 texts for training have the label 'x'"),
-        ([(f"t{i}", f"l{i}") for i in range(9)], {}, "9 different labels in 9 texts: 'l0', 'l1'(?s:.*)right column"),
-        ([(f"t{i}", f"l{i % 1001}") for i in range(3003)], {}, "1,001 different labels in 3,003 texts"),
+        ([(f"t{i}", f"l{i}") for i in range(9)], {}, "9 different labels in 9 texts: 'l0', 'l1'(?s:.*)the right ones"),
+        ([(f"t{i}", f"l{max(i, 5)}") for i in range(13)], {}, "8 different labels in 13 texts"),
         ([("t", "x"), ("u", "y"), ("v", "y")], {"holdout": 0.4}, "no texts are left for train"),
         ([("t", "x")], {"columns": ("text", "lab")}, "no column 'lab'"),
         ([("t", "")], {}, "all 1 rows have no text or no label"),
@@ -182,7 +196,7 @@ def test_what_a_batch_holds(rows, max_length):
         assert batch["ids"].dtype == batch["labels"].dtype == torch.int64 and batch["keep"].dtype == torch.bool
         assert batch["ids"].shape[1] == batch["keep"].sum(1).max()
         for at, row in enumerate(places.tolist()):
-            ids = [1, *data.framed.ids[row].tolist()[: None if max_length is None else max_length - 2], 2]
+            ids = [1, *data.ids[row].tolist()[: None if max_length is None else max_length - 2], 2]
             assert batch["ids"][at].tolist() == ids + [0] * (batch["ids"].shape[1] - len(ids))
             assert batch["keep"][at].tolist() == [True] * len(ids) + [False] * (batch["ids"].shape[1] - len(ids))
             assert batch["labels"][at] == rows[row][1]

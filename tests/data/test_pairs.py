@@ -77,7 +77,7 @@ def test_epochs_differ_and_padding_is_low():
     source = rng.integers(3, 40, 5000)
     lengths = list(zip(source, np.clip(source + rng.integers(-4, 5, 5000), 1, None), strict=True))
     data = made(lengths, 2000)
-    assert data.padding(0) < 0.12
+    assert data.buckets.padding() < 0.12
     epochs = [[tuple(data.rows(e * data.steps_per_epoch + i)) for i in range(data.steps_per_epoch)] for e in range(2)]
     assert not {frozenset(b) for b in epochs[0]} & {frozenset(b) for b in epochs[1]}
     tokens = [sum(lengths[r][0] + lengths[r][1] + 1 for r in b) for b in epochs[0]]

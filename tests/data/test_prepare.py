@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pellucid.data.config import DataConfig
 from pellucid.data.files import read_pairs
+from pellucid.data.images import prepare_images
 from pellucid.data.pairs import PairData
 from pellucid.data.prepare import prepare_pairs, prepare_text, texts_for_tokenizer
 from pellucid.data.tokenised import Writer, cached, open_ragged
@@ -130,7 +131,7 @@ def test_given_files_are_taken_whole(tmp_path):
     config = DataConfig(kind="pairs", train=(str(file),), valid=(str(valid),), holdout=0.0)
     parts = prepare_pairs(config, Letters(), seed=0)
     assert list(parts) == ["train", "valid"] and len(parts["train"].sources) == 400
-    assert [tuple(e) for e in parts["valid"].examples()] == [("a", "b", "")] and "line 2" in parts["valid"].notes[0]
+    assert [tuple(e) for e in parts["valid"].examples()] == [("a", "b", "")] and "line 2" in parts["valid"].notes[1]
 
 
 def test_too_few_pairs(tmp_path):
@@ -190,13 +191,14 @@ def test_multi30k(corpora):
     assert json.dumps(parts["test"].examples(1)[0]).startswith('["Ein Mann mit einem orangefarbenen Hut')
     train = parts["train"]
     data = PairData(train.sources, train.targets, pad_id=0, bos_id=1, eos_id=2, batch_tokens=16_384)
-    assert data.padding() < 0.08
+    assert data.buckets.padding() < 0.08
 
 
 @pytest.mark.slow
 @pytest.mark.data
 def test_tatoeba_has_no_sentence_on_both_sides(corpora):
-    config = DataConfig(kind="pairs", train=(str(corpora / "pairs" / "tatoeba-en-fr.tsv.gz"),), holdout=0.01)
+    files = (str(corpora / "pairs" / "tatoeba-en-fr.tsv.gz"),)
+    config = DataConfig(kind="pairs", train=files, holdout=0.01)
     n = sum(1 for _ in read_pairs(config.train))
     parts = prepare_pairs(config, Letters(), seed=0)
     assert sum(len(p.sources) for p in parts.values()) == n
@@ -213,3 +215,33 @@ def test_columns_of_pairs_are_passed_on_and_part_of_the_key(tmp_path):
         train = prepare_pairs(config, Letters(), 0)["train"]
         assert train.examples(1)[0][:2] == first and "header" in train.notes[0]
         assert next(texts_for_tokenizer(config)) == first[0]
+
+
+@pytest.mark.parametrize("kind", ["text", "images", "copy"])
+def test_columns_where_there_are_none_are_refused(tmp_path, kind):
+    (tmp_path / "a.txt").write_text("text")
+    config = DataConfig(kind=kind, train=(str(tmp_path / "a.txt"),), columns=("a", "b"))
+    prepared = (
+        lambda: next(texts_for_tokenizer(config)),
+        lambda: prepare_images(config, 8, 1, 0) if kind == "images" else prepare_text(config, Letters()),
+    )
+    for prepare in prepared:
+        with pytest.raises(DataError, match=f"data.columns is a b, and data.kind '{kind}' has no columns"):
+            prepare()
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "said"),
+    [
+        ("labels", "text,label\n", "has a header and no rows"),
+        ("labels", "text,label\na,x\n", "no texts are left for train"),
+        ("labels", "text,label\n" + "pos,a\nneg,b\n" * 20, "no texts are left for train(?s:.*)few different ones"),
+        ("labels", "text,label\n" + ",\n" * 20, "all 20 rows have no text or no label"),
+        ("pairs", "a,b\n", "no pairs are left for train"),
+        ("tags", "a b\n", "no sentences are left for train"),
+    ],
+)
+def test_a_tokenizer_is_not_trained_on_nothing(tmp_path, kind, data, said):
+    (tmp_path / "a.csv").write_text(data)
+    with pytest.raises(DataError, match=said):
+        list(texts_for_tokenizer(DataConfig(kind=kind, train=(str(tmp_path / "a.csv"),))))

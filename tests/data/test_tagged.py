@@ -53,7 +53,21 @@ def test_comments_numbers_and_columns(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"words": ["a", "b"], "labels": [3, 0]}\n{"words": [], "labels": []}\n')
     notes: list[str] = []
     assert list(read_sentences([str(tmp_path / "a.jsonl")], (), notes)) == [(("a", "b"), ("3", "0"))]
-    assert len(notes) == 1 and "1 sentences" in notes[0]
+    assert "1 sentences" in notes[0] and notes[1].endswith("a.jsonl: 'words' is the words, 'labels' the tags")
+    read_tags: list[str] = []
+    list(read_sentences(files, (), read_tags))
+    assert read_tags == [f"{files[0]}: words and tags are columns 1 and the last"]
+
+
+def test_conll_u(tmp_path):
+    lines = [("1-2", "im", "_"), ("1", "in", "ADP"), ("2", "dem", "DET"), ("3", "Haus", "NOUN"), ("3.1", "ist", "VERB")]
+    rows = "".join(f"{n}\t{word}\t{word}\t{tag}\tX\t_\t0\troot\t_\tSpaceAfter=No\n" for n, word, tag in lines)
+    (tmp_path / "a.conllu").write_text(f"# text = im Haus\n{rows}\n{rows}")
+    notes: list[str] = []
+    files = [str(tmp_path / "a.conllu")]
+    assert list(read_sentences(files, (), notes)) == [(("in", "dem", "Haus"), ("ADP", "DET", "NOUN"))] * 2
+    assert notes == [f"{files[0]}: CoNLL-U; words and tags are columns 2 and 4"]
+    assert next(read_sentences(files, ("1", "5"))) == (("1", "2", "3"), ("X", "X", "X"))
 
 
 def test_parquet(tmp_path):
@@ -77,6 +91,7 @@ def test_parquet(tmp_path):
         ("a.jsonl", '{"tokens": ["a", " "], "tags": [1, 2]}', (), "line 1: number 2 of 'tokens' is empty"),
         ("a.jsonl", '{"tokens": "a", "tags": "x"}', (), "line 1: 'tokens' is no list"),
         ("a.jsonl", '{"a": ["a"], "b": ["x"], "c": [1]}', (), "which column is the words, which the tags"),
+        ("a.jsonl", '{"a": ["a"], "b": ["x"]}', (), "which column is the words(?s:.*)There are: a, b"),
         ("a.jsonl", "{", (), "line 1 is not JSON"),
     ],
 )
@@ -155,13 +170,16 @@ def test_batches_of_tags(tags, max_length, seed):
     learnt = [i for i, row in enumerate(tags) if max(row[:longest]) >= 0]
     judged = list(data.sequential())
     assert sorted(torch.cat([batch["rows"] for batch in judged]).tolist()) == list(range(len(tags)))
+    read, lost = (sum(t != IGNORE for row in rows for t in row) for rows in ([r[:longest] for r in tags], tags))
+    assert sum(int((batch["targets"] != IGNORE).sum()) for batch in judged) == read
+    assert data.notes == [] or f": {lost - read} of their words are not read" in data.notes[0]
     for batch in judged:
         for ids, keep, targets, row in zip(
             *(batch[name].tolist() for name in ("ids", "keep", "targets", "rows")), strict=True
         ):
             cut = tags[row][:longest]
             assert [t for t, real in zip(targets, keep, strict=True) if real] == [IGNORE, *cut, IGNORE]
-            assert [i for i, real in zip(ids, keep, strict=True) if real] == [1, *data.framed.ids[row][:longest], 2]
+            assert [i for i, real in zip(ids, keep, strict=True) if real] == [1, *data.ids[row][:longest], 2]
             assert set(ids[sum(keep) :]) <= {0} and set(targets[sum(keep) :]) <= {IGNORE}
     if not learnt:
         return

@@ -12,9 +12,28 @@ from collections.abc import Iterator
 import numpy as np
 
 from pellucid.data.batches import bits, uniform
+from pellucid.errors import DataError
 
+MOST_DROPPED = 0.1
 JITTER = 1.25  # tokens of random length each row is given when sorted: batch mates change from epoch to epoch
 _LENGTHS, _ORDER = 1, 2
+
+
+def fitting(lengths: np.ndarray, empty: np.ndarray, max_length: int | None, what: str) -> tuple[np.ndarray, list[str]]:
+    """Which examples (`what` = pairs) can be learnt from, as places int64: those of at most `max_length` tokens (of int64 [N]) that are
+    not `empty` (bool [N]); and what a person should be told. Raises DataError where more than a tenth are too long, or none is left."""
+    long = lengths > (np.iinfo(np.int64).max if max_length is None else max_length)
+    kept, n = np.flatnonzero(~(long | empty)), f"{len(lengths):,} {what}"
+    n_long, n_empty = int(long.sum()), int((empty & ~long).sum())
+    if n_long > MOST_DROPPED * len(lengths) or not len(kept):
+        if not n_long:
+            raise DataError(f"none of {n} has tokens on both sides")
+        raise DataError(
+            f"{n_long:,} of {n} are longer than the model's {max_length} positions (the longest has {lengths.max():,} tokens)",
+            "raise model.max_length, use a larger data.vocab_size, or shorten them",
+        )
+    notes = [f"{n_long:,} of {n} left out: longer than {max_length} tokens"] if n_long else []
+    return kept, notes + ([f"{n_empty:,} of {n} left out: a side without tokens"] if n_empty else [])
 
 
 class Buckets:

@@ -20,7 +20,7 @@ class DataConfig:
     (TSV, CSV, JSONL, Parquet) of two columns. Labels: tables of a text and a label. Tags: a word and its tag a line, a blank line behind
     each sentence, or JSONL. Images: a folder with a folder for each label, or IDX files (images, labels).
 
-    `columns`: the names of the two columns that count; none = told by their names, else the first two. Without `valid` (or `test`) files,
+    `columns`: the names of the two columns that count; none = told by their names, or the only two. Without `valid` (or `test`) files,
     `holdout` of the training examples is set apart for each; of a text, the last share for `valid` alone. kind = dates, copy or reverse
     makes its own examples. Images in training: `shift`, moved by up to so many pixels; `flip`, mirrored half of the time.
     """

@@ -1,17 +1,23 @@
 """Sentences of tagged words: CoNLL files (a word … its tag on each line, a blank line behind each sentence; Tjong Kim Sang and
-De Meulder 2003), or JSONL and Parquet {"tokens": […], "tags": […]}. Imports no torch."""
+De Meulder 2003), CoNLL-U (ten columns, of which form and UPOS count; universaldependencies.org/format.html), or JSONL and Parquet
+{"tokens": […], "tags": […]}. Imports no torch."""
 
+import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from pellucid.data.columns import Role, chosen, pick
 from pellucid.data.parquet import columns_of, read_rows
 from pellucid.data.sources import Source, expand, lines_of
-from pellucid.data.tables import Role, format_of, json_objects, pick, plain
+from pellucid.data.tables import format_of, json_objects, plain
 from pellucid.errors import DataError
 
 WORDS = Role("words", ("tokens", "words"))
 TAGS = Role("tags", ("tags", "ner_tags", "labels", "pos_tags", "upos"))
 _EXAMPLE = "write a word, a tab character and its tag on each line, and a blank line behind each sentence"
+_UNIVERSAL = re.compile(r"([0-9]+)([-.][0-9]+)?(\t[^\t]*){9}")
+"""A line of CoNLL-U: ten columns, the first a word's number; 1-2 is a contraction of the words below it, 1.1 a word left out."""
 
 
 class Sentence(NamedTuple):
@@ -25,15 +31,17 @@ def read_sentences(
     patterns: Iterable[str], columns: Sequence[str] = (), notes: list[str] | None = None
 ) -> Iterator[Sentence]:
     """The tagged sentences of all files. `columns`: of CoNLL files the numbers (from 1) of the word's and the tag's column, else
-    the first and the last; of JSONL and Parquet the two keys. Files ending in .jsonl (.ndjson, .json) and .parquet are those.
+    the first and the last, of CoNLL-U the second and the fourth; of JSONL and Parquet the two keys. Files ending in .jsonl
+    (.ndjson, .json) and .parquet are those. `notes` is told which columns were taken.
 
     Raises DataError with file and line: a word without a tag, lists of unequal length, no sentence at all.
     """
     if len(columns) not in (0, 2):
         raise DataError(f"data.columns has {len(columns)} names: {' '.join(columns)}", "name two: words and tags")
+    told: dict[str, str] = {}
     for source in expand(patterns):
         n = empty = 0
-        for sentence in _READERS.get(format_of(source), _conll)(source, columns):
+        for sentence in _READERS.get(format_of(source), _conll)(source, columns, told):
             n += 1
             if sentence.words:
                 yield sentence
@@ -43,52 +51,60 @@ def read_sentences(
             raise DataError(f"{source} has no tagged words", _EXAMPLE)
         if empty and notes is not None:
             notes.append(f"{empty:,} sentences of {source} have no words: skipped")
+    if notes is not None:
+        notes += told.values()
 
 
-def _conll(source: Source, columns: Sequence[str]) -> Iterator[Sentence]:
-    places = _places(source, columns)
+def _conll(source: Source, columns: Sequence[str], told: dict[str, str]) -> Iterator[Sentence]:
+    head = (line for line in lines_of(source) if line.strip() and not line.startswith(("# ", "-DOCSTART-")))
+    universal = _UNIVERSAL.fullmatch(next(head, "")) is not None
+    places = _places(source, columns, universal)
+    taken = " and ".join(str(place + 1) if place >= 0 else "the last" for place in places)
+    told.setdefault(taken, f"{source}: {'CoNLL-U; ' * universal}words and tags are columns {taken}")
     words: list[str] = []
     tags: list[str] = []
-    for number, line in enumerate(lines_of(source), 1):
+    for number, line in enumerate(itertools.chain(lines_of(source), [""]), 1):
         if not line.strip() or line.startswith("-DOCSTART-"):
             if words:
                 yield Sentence(tuple(words), tuple(tags))
             words, tags = [], []
-        elif words or not line.startswith("# "):  # a comment stands before a sentence; within, "#" is a word
-            cells = line.split("\t") if "\t" in line else line.split()
-            cells = [cell.strip() for cell in cells]
+        elif not words and line.startswith("# "):  # a comment stands before a sentence; within, "#" is a word
+            continue
+        elif not (universal and (found := _UNIVERSAL.fullmatch(line)) and found[2]):
+            cells = [cell.strip() for cell in (line.split("\t") if "\t" in line else line.split())]
             if len(cells) < 2 or max(places) >= len(cells) or not (cells[places[0]] and cells[places[1]]):
-                raise DataError(
-                    f"{source} line {number}: a word and its tag are needed: {line[:60]!r}",
-                    _EXAMPLE,
-                )
+                raise DataError(f"{source} line {number}: a word and its tag are needed: {line[:60]!r}", _EXAMPLE)
             words.append(cells[places[0]])
             tags.append(cells[places[1]])
-    if words:
-        yield Sentence(tuple(words), tuple(tags))
 
 
-def _places(source: Source, columns: Sequence[str]) -> tuple[int, int]:
+def _places(source: Source, columns: Sequence[str], universal: bool) -> tuple[int, int]:
     if not columns:
-        return 0, -1
+        return (1, 3) if universal else (0, -1)
     if not all(column.isdecimal() and int(column) for column in columns):
         raise DataError(f"{source}: data.columns is {' '.join(columns)}", "columns of CoNLL files are numbers, from 1")
     return int(columns[0]) - 1, int(columns[1]) - 1
 
 
-def _jsonl(source: Source, columns: Sequence[str]) -> Iterator[Sentence]:
+def _jsonl(source: Source, columns: Sequence[str], told: dict[str, str]) -> Iterator[Sentence]:
     keys: list[str] = []
     for record, where in json_objects(source):
         if not keys:
-            lists = [name for name, value in record.items() if isinstance(value, list)]
-            keys = pick(list(record), lists, (WORDS, TAGS), columns, source)
+            keys = _keys(list(record), source, columns, told)
         yield _sentence([record.get(key) for key in keys], keys, where)
 
 
-def _parquet(source: Source, columns: Sequence[str]) -> Iterator[Sentence]:
-    keys = pick(list(columns_of(source.path)), [], (WORDS, TAGS), columns, source)
+def _parquet(source: Source, columns: Sequence[str], told: dict[str, str]) -> Iterator[Sentence]:
+    keys = _keys(columns_of(source.path), source, columns, told)
     for number, row in enumerate(read_rows(source.path, keys), 1):
         yield _sentence(row, keys, f"{source} row {number}")
+
+
+def _keys(names: Sequence[str], source: Source, columns: Sequence[str], told: dict[str, str]) -> list[str]:
+    keys = pick(names, (WORDS, TAGS), columns, str(source))
+    taken = chosen((WORDS, TAGS), keys)
+    told.setdefault(taken, f"{source}: {taken}")
+    return keys
 
 
 _READERS = {"jsonl": _jsonl, "parquet": _parquet}

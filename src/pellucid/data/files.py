@@ -8,9 +8,10 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from pellucid.data.columns import SOURCE, TARGET
 from pellucid.data.parquet import read_column
 from pellucid.data.sources import CHUNK, Source, decoded, expand, fingerprint, lines_of
-from pellucid.data.tables import SOURCE, TARGET, both_given, is_table, read_table
+from pellucid.data.tables import both_given, is_table, read_table
 from pellucid.errors import DataError
 
 __all__ = ["Chunk", "Example", "expand", "fingerprint", "read_chunks", "read_lines", "read_pairs"]

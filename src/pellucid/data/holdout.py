@@ -17,11 +17,11 @@ from pellucid.data.dates import SPLITS, Split
 from pellucid.data.sources import fingerprint
 from pellucid.errors import DataError
 
-VERSION = 3
+VERSION = 4
 """Of what is written and of the synthetic generators: raise it when either changes."""
 AT_ONCE = 2048
 """Examples that are tokenised together."""
-_FROM_TABLES = ("pairs", "labels", "tags")
+_FROM_TABLES = {"pairs": "pairs", "labels": "texts", "tags": "sentences"}  # kind -> what its examples are called
 _FROM_FILES = ("text", "images", *_FROM_TABLES)
 _END = 2**64  # above every hash
 T = TypeVar("T")
@@ -53,9 +53,8 @@ def parts_of(config: DataConfig) -> list[Split]:
 
 
 def key_of(config: DataConfig, seed: int, **more: object) -> dict[str, object]:
-    """All that prepared data depends on; `more`: what else. Raises DataError for a holdout that cannot be, or missing files."""
-    if not 0 <= config.holdout < 0.5:
-        raise DataError(f"data.holdout is {config.holdout}: must be at least 0 and less than 0.5")
+    """All that prepared data depends on; `more`: what else. Raises DataError: see `refuse_wrong`; missing files."""
+    refuse_wrong(config)
     key: dict[str, object] = {"version": VERSION, "kind": config.kind, **more}
     if config.kind not in _FROM_FILES:
         return key | {"seed": seed, "examples": config.examples, "held_out": config.held_out}
@@ -64,20 +63,44 @@ def key_of(config: DataConfig, seed: int, **more: object) -> dict[str, object]:
     return key | {"files": files, "holdout": config.holdout} | columns
 
 
+def refuse_wrong(config: DataConfig) -> None:
+    """DataError for a holdout that cannot be, and for columns where there are none."""
+    if not 0 <= config.holdout < 0.5:
+        raise DataError(f"data.holdout is {config.holdout}: must be at least 0 and less than 0.5")
+    if config.columns and config.kind not in _FROM_TABLES:
+        raise DataError(
+            f"data.columns is {' '.join(config.columns)}, and data.kind {config.kind!r} has no columns",
+            "leave it out (one column of a Parquet file as text: FILE.parquet:COLUMN)",
+        )
+
+
+def nothing_left(what: str, part: str) -> DataError:
+    """A part (of texts, images, …) that came out empty."""
+    return DataError(
+        f"no {what} are left for {part}",
+        "give more of them (copies stay together, so few different ones may all be held out), or --data.valid and --data.test files",
+    )
+
+
 def read_part(
     config: DataConfig, part: Split, read: Read[T], identity: Callable[[T], str], notes: list[str]
 ) -> Iterator[T]:
     """The examples of a part: all of its own files, else those of the training files whose `identity` falls to it.
 
     `read(config, files, notes)` and `identity` are functions of a module, not made on the spot: what they give is remembered.
+    Raises DataError where none fall to it.
     """
     if part != "train" and getattr(config, part):
         yield from read(config, getattr(config, part), notes)
         return
     low, high = _borders(config, fingerprint(config.train), read, identity)
+    empty = True
     for example in read(config, config.train, notes if part == "train" else None):
         if part == fallen(number_of(identity(example)), low, high):
+            empty = False
             yield example
+    if empty:
+        raise nothing_left(_FROM_TABLES[config.kind], part)
 
 
 def number_of(text: str) -> int:

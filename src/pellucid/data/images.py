@@ -19,14 +19,14 @@ from pellucid.data.holdout import (
     borders,
     fallen,
     key_of,
+    nothing_left,
     parts_of,
-    read_info,
     read_json_lines,
     repeated,
     spread,
     write_info,
 )
-from pellucid.data.labels import UNSEEN, Numbers, settle
+from pellucid.data.labels import UNSEEN, Named, Numbers, settled_in
 from pellucid.data.pictures import Picture, read_image, read_pictures, subfolders
 from pellucid.data.tokenised import cached, open_flat
 from pellucid.errors import DataError, UserError
@@ -36,7 +36,7 @@ __all__ = ["ImageData", "ImageSet", "normalise", "prepare_images", "read_image"]
 if TYPE_CHECKING:
     from torch import Tensor
 
-_WHAT = "images", "label"
+_WHAT = Named("images", "label", "images lie in a folder for each label, with the label as its name")
 _ORDER, _MOVES = 5, 6
 _PARTS = {
     "train": "train",
@@ -77,8 +77,8 @@ def prepare_images(
     config: DataConfig, size: int, channels: int, seed: int, names: tuple[str, ...] | None = None
 ) -> dict[str, ImageSet]:
     """{"train": ImageSet, "valid": …, "test": …}, those that exist, each image [size,size,channels]; files are read only if they
-    or the options changed. `names`: see `prepare_labels`. A folder of `config.train` with the folders train (and valid or val,
-    test) gives these parts. Held out by a hash of the pixels. Raises DataError: see `read_pictures` and `labels.settle`.
+    or the options changed. `names`: see `prepare_labels`. A folder with the folders train (and valid or val, test) gives these
+    parts, see `_with_own_folders`. Held out by a hash of the pixels. Raises DataError: see `read_pictures` and `labels.settle`.
     """
     if channels not in (1, 3):
         raise UserError(f"images of {channels} channels cannot be made", "--model.channels 1 (grey) or 3 (RGB)")
@@ -94,40 +94,43 @@ def prepare_images(
                 for share, its in shares.items():
                     seen[share] = _write(folder, share, its, numbers)
                     told = notes if share == part else []
-                    told += repeated(share, seen[share], seen.get("train", []), _WHAT[0])
+                    told += repeated(share, seen[share], seen.get("train", []), _WHAT.examples)
                     write_info(folder, share, {"notes": told})
         (folder / "all.pixels").unlink(missing_ok=True)
         write_info(folder, "labels", {"known": list(numbers)})
 
     folder = cached(key_of(config, seed, size=size, channels=channels), fill)
-    parts, known = parts_of(config), read_info(folder, "labels")["known"]
-    labels = {part: open_flat(folder / f"{part}.labels", "<i8") for part in parts}
-    counts = {str(part): np.bincount(labels[part], minlength=len(known)) for part in parts}
-    settled = settle(known, counts, names, _WHAT)
+    labels = {part: open_flat(folder / f"{part}.labels", "<i8") for part in parts_of(config)}
+    settled = settled_in(folder, labels, names, _WHAT)
     found: dict[str, ImageSet] = {}
-    for part in parts:
+    for part, its in labels.items():
         pixels = open_flat(folder / f"{part}.pixels", "u1").reshape(-1, size, size, channels)
-        notes = (*read_info(folder, part)["notes"], *settled.notes[part])
-        found[part] = ImageSet(pixels, settled.table[labels[part]], settled.names, folder / f"{part}.jsonl", notes)
+        file, notes = folder / f"{part}.jsonl", tuple(settled.notes[part])
+        found[part] = ImageSet(pixels, settled.table[its], settled.names, file, notes)
     return found
 
 
 def _with_own_folders(config: DataConfig) -> DataConfig:
-    """Where `train` is one folder of folders that are called like parts, those are the parts (unless others are given)."""
-    path = Path(os.path.expanduser(config.train[0])) if len(config.train) == 1 else None
-    inside = subfolders(path) if path is not None and path.is_dir() else {}
+    """Where a part is one folder whose folders are called like parts, it is the one of its name; that of `train` gives the others
+    too, unless they are given."""
     parts: dict[str, tuple[str, ...]] = {}
-    for name, place in inside.items():
-        if (part := _PARTS.get(name.lower())) is not None:
-            parts[part] = (str(place),)
-    if len(parts) != len(inside) or "train" not in parts:
-        return config
-    own = {
-        "train": parts["train"],
-        "valid": config.valid or parts.get("valid", ()),
-        "test": config.test or parts.get("test", ()),
+    for part in SPLITS:
+        own = _parts_inside(getattr(config, part))
+        if part == "train" and part in own:
+            parts |= own
+        if part in own or getattr(config, part):
+            parts[part] = own.get(part, getattr(config, part))
+    return replace(config, **parts)  # type: ignore[arg-type]
+
+
+def _parts_inside(files: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The parts in a folder that holds nothing but folders called like parts; else {}."""
+    path = Path(os.path.expanduser(files[0])) if len(files) == 1 else None
+    inside = subfolders(path) if path is not None and path.is_dir() else {}
+    found: dict[str, tuple[str, ...]] = {
+        _PARTS[name.lower()]: (str(place),) for name, place in inside.items() if name.lower() in _PARTS
     }
-    return replace(config, **own)  # type: ignore[arg-type]
+    return found if len(found) == len(inside) else {}
 
 
 def _shares(config: DataConfig, folder: Path, pictures: Iterator[Picture]) -> dict[Split, Iterator[Picture]]:
@@ -172,7 +175,7 @@ def _write(folder: Path, part: str, pictures: Iterator[Picture], numbers: Number
             found.append(numbers[label])
             seen.append(_number(pixels))
     if not found:
-        raise DataError(f"no images are left for {part}", "give more, or --data.valid and --data.test files")
+        raise nothing_left("images", part)
     (folder / f"{part}.labels").write_bytes(np.array(found, "<i8").tobytes())
     return seen
 

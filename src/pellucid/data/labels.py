@@ -6,17 +6,29 @@ that prepared data serves a new model and one that knows its labels already. Imp
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from pellucid.data.columns import MISSING
+from pellucid.data.dates import Split
+from pellucid.data.holdout import read_info
 from pellucid.errors import DataError
 
 UNSEEN = -1
 """The number of a label that training never shows."""
-MOST_LABELS = 1000
+MANY_LABELS = 1000
 LOPSIDED = 20  # times rarer: from here on the rarest label is hardly learnt unless it counts more
 _SHOWN = 5
+
+
+class Named(NamedTuple):
+    """What has labels ("texts"), what one is called ("label"), and where to look if there are too few or too many."""
+
+    examples: str
+    label: str
+    remedy: str
 
 
 class Numbers(dict[str, int]):
@@ -33,19 +45,31 @@ class Settled(NamedTuple):
 
     names: tuple[str, ...]
     table: np.ndarray
-    notes: dict[str, list[str]]
+    notes: dict[Split, list[str]]
+
+
+def settled_in(
+    folder: Path, numbers: Mapping[Split, np.ndarray], names: tuple[str, ...] | None, what: Named
+) -> Settled:
+    """See `settle`, for what is prepared in a folder: part -> the numbers of its labels, below 0 where there is none. The notes
+    begin with those that were written there."""
+    known = read_info(folder, "labels")["known"]
+    counts = {part: np.bincount(its[its >= 0], minlength=len(known)) for part, its in numbers.items()}
+    settled = settle(known, counts, names, what)
+    return settled._replace(
+        notes={part: read_info(folder, part)["notes"] + told for part, told in settled.notes.items()}
+    )
 
 
 def settle(
-    known: Sequence[str], counts: Mapping[str, np.ndarray], names: tuple[str, ...] | None, what: tuple[str, str]
+    known: Sequence[str], counts: Mapping[Split, np.ndarray], names: tuple[str, ...] | None, what: Named
 ) -> Settled:
     """The order of the labels `known` on disk. `counts`: part -> how often each occurs in it, int64 [labels]. `names`: those of
-    a model that knows them already; None = the ones that the training part shows, sorted. `what`: what has labels, and what
-    they are called ("texts", "label").
+    a model that knows them already; None = the ones that the training part shows, sorted.
 
-    Raises DataError: training shows one label only, more than MOST_LABELS, or as many as examples.
+    Raises DataError: training shows one label only, or more than half of its examples have a label that no other has.
     """
-    notes: dict[str, list[str]] = {part: [] for part in counts}
+    notes: dict[Split, list[str]] = {part: [] for part in counts}
     if names is None:
         names = _learnt(known, counts.get("train"), what)
     places = {name: place for place, name in enumerate(names)}
@@ -58,14 +82,14 @@ def settle(
     table = np.array([places.get(label, UNSEEN) for label in known], np.int64)
     for part, count in counts.items():
         if part == "train":
-            notes[part] += _distribution(names, _by_name(table, count, len(names)), what)
+            notes[part] += _distribution(names, _by_name(table, count, len(names)), what) + _missing(known, count, what)
         strange = np.flatnonzero((table == UNSEEN) & (count > 0)).tolist()
         notes[part] += _unseen(part, [known[i] for i in strange], int(count[strange].sum()), what)
     return Settled(names, table, notes)
 
 
-def _learnt(known: Sequence[str], count: np.ndarray | None, what: tuple[str, str]) -> tuple[str, ...]:
-    examples, label = what
+def _learnt(known: Sequence[str], count: np.ndarray | None, what: Named) -> tuple[str, ...]:
+    examples, label, remedy = what
     if count is None:
         raise DataError(f"which {label}s there are is told by training files, and there are none", "give --data.train")
     shown = [known[i] for i in np.flatnonzero(count).tolist()]
@@ -73,13 +97,13 @@ def _learnt(known: Sequence[str], count: np.ndarray | None, what: tuple[str, str
     if len(shown) == 1:
         raise DataError(
             f"all {n:,} {examples} for training have the {label} {shown[0]!r}",
-            f"at least two {label}s are needed; is it the right column?",
+            f"at least two {label}s are needed; {remedy}",
         )
-    if len(shown) > MOST_LABELS or len(shown) == n:
+    if 2 * int((count == 1).sum()) > n:
         some = ", ".join(repr(name[:30]) for name in shown[:3])
         raise DataError(
             f"{len(shown):,} different {label}s in {n:,} {examples}: {some} …",
-            "is it the right column? Name the two that count: --data.columns",
+            f"a {label} needs several {examples} to be learnt from; {remedy}",
         )
     whole = all(re.fullmatch(r"-?[0-9]{1,18}", name) for name in shown)
     return tuple(sorted(shown, key=lambda name: (int(name) if whole else 0, name)))
@@ -94,9 +118,9 @@ def _by_name(table: np.ndarray, count: np.ndarray, n: int) -> np.ndarray:
     return np.bincount(table[seen], count[seen], n).astype(np.int64)
 
 
-def _distribution(names: Sequence[str], counts: np.ndarray, what: tuple[str, str]) -> list[str]:
+def _distribution(names: Sequence[str], counts: np.ndarray, what: Named) -> list[str]:
     """How training's labels are spread: names [L], counts int64 [L]."""
-    examples, label = what
+    examples, label, remedy = what
     total = int(counts.sum())
     if not total:
         return []
@@ -105,6 +129,8 @@ def _distribution(names: Sequence[str], counts: np.ndarray, what: tuple[str, str
     rest = f" and {len(names) - len(shares)} more" if len(shares) < len(names) else ""
     most = f"always saying {names[order[0]]!r} is right {counts[order[0]] / total:.1%} of the time"
     notes = [f"{total:,} {examples} to learn {len(names)} {label}s from: {', '.join(shares)}{rest}; {most}"]
+    if len(names) > MANY_LABELS:
+        notes.append(f"more than {MANY_LABELS:,} {label}s; {remedy}")
     absent = [name for name, count in zip(names, counts, strict=True) if not count]
     if absent:
         notes.append(f"no training example has the {label} {_list(absent)}")
@@ -115,11 +141,20 @@ def _distribution(names: Sequence[str], counts: np.ndarray, what: tuple[str, str
     return notes
 
 
-def _unseen(part: str, labels: list[str], n: int, what: tuple[str, str]) -> list[str]:
+def _missing(known: Sequence[str], count: np.ndarray, what: Named) -> list[str]:
+    return [
+        f"{n:,} {what.examples} have the {what.label} {label!r}: if it says that there is none, leave the cell empty"
+        for label, n in zip(known, count.tolist(), strict=True)
+        if n and label.casefold() in MISSING
+    ]
+
+
+def _unseen(part: str, labels: list[str], n: int, what: Named) -> list[str]:
     if not labels:
         return []
     return [
-        f"{n:,} {what[0]} of {part} have a {what[1]} that training never shows ({_list(labels)}): they will count as wrong"
+        f"{n:,} {what.examples} of {part} have a {what.label} that training never shows ({_list(labels)}): "
+        "they will count as wrong"
     ]
 
 

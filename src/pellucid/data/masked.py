@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RATE = 0.15
+LONGEST_WORD = 0.3
+"""Of a window. What is longer is no word that can be guessed from its sides, but text without spaces: its tokens are chosen one by one."""
 _WORDS, _SHOWN, _TOKENS, _HELD = 11, 12, 13, 14
 
 
@@ -95,7 +97,14 @@ class MaskedData:
         v = self.vocabulary
         begins = np.ones(tokens.shape, bool)
         begins[:, 1:] = ~(v.continues[tokens[:, 1:]] & v.continued[tokens[:, :-1]])
+        begins |= _lengths(begins) > LONGEST_WORD * tokens.shape[1]
         word = begins.cumsum(1) - 1
         draw = uniform(tokens.size, *key, _WORDS).reshape(tokens.shape)
         draw = np.take_along_axis(draw, word, 1)  # one draw for all pieces of a word
         return draw < np.maximum(self.rate, draw.min(1, keepdims=True) + 1e-12)
+
+
+def _lengths(begins: np.ndarray) -> np.ndarray:
+    """Where words begin, bool [B,T] -> the length of each token's word, int64 [B,T]."""
+    word = begins.cumsum().reshape(begins.shape)
+    return np.bincount(word.ravel())[word]

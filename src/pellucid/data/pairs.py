@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pellucid.data.buckets import Buckets
+from pellucid.data.buckets import Buckets, fitting
 from pellucid.data.tokenised import Ragged
-from pellucid.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-MOST_DROPPED = 0.1
 
 
 class PairData:
@@ -40,8 +37,9 @@ class PairData:
         self.sources, self.targets = sources, targets
         self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
         self.batch_tokens, self.seed = batch_tokens, seed
-        self.notes: list[str] = []
-        self._kept = self._select(sources.lengths, targets.lengths + 1, max_length)
+        longer = np.maximum(sources.lengths, targets.lengths + 1)
+        empty = (sources.lengths == 0) | (targets.lengths == 0)
+        self._kept, self.notes = fitting(longer, empty, max_length, "pairs")
         lengths = sources.lengths[self._kept], targets.lengths[self._kept] + 1
         self.buckets = Buckets(lengths, batch_tokens, seed)
         self.steps_per_epoch = self.buckets.steps_per_epoch
@@ -49,27 +47,6 @@ class PairData:
     def __len__(self) -> int:
         """Pairs per epoch."""
         return len(self._kept)
-
-    def _select(self, source: np.ndarray, target: np.ndarray, max_length: int | None) -> np.ndarray:
-        limit = np.iinfo(np.int64).max if max_length is None else max_length
-        long = (source > limit) | (target > limit)
-        empty = (source == 0) | (target == 1)
-        kept = np.flatnonzero(~(long | empty))
-        n_long, n_empty = int(long.sum()), int((empty & ~long).sum())
-        if n_long > MOST_DROPPED * len(source) or not len(kept):
-            longest = max(source.max(initial=0), target.max(initial=0))
-            raise DataError(
-                f"{n_long:,} of {len(source):,} pairs are longer than the model's {max_length} positions "
-                f"(the longest has {longest} tokens)"
-                if n_long
-                else f"none of {len(source):,} pairs has tokens",
-                "raise model.max_length, use a larger data.vocab_size, or split long lines" if n_long else "",
-            )
-        if n_long:
-            self.notes.append(f"{n_long:,} of {len(source):,} pairs left out: longer than {max_length} tokens")
-        if n_empty:
-            self.notes.append(f"{n_empty:,} of {len(source):,} pairs left out: a side without tokens")
-        return kept
 
     def batch(self, step: int) -> "dict[str, Tensor]":
         """The global batch of a step (0 is the first; epochs follow one another), see `collate`. A pure
@@ -112,7 +89,3 @@ class PairData:
         for kept in self.buckets.sequential(batch_tokens or self.batch_tokens):
             rows = self._kept[kept]
             yield {**self.collate(rows), "rows": torch.from_numpy(rows)}
-
-    def padding(self, epoch: int = 0) -> float:
-        """The share of an epoch's ids that is padding."""
-        return self.buckets.padding(epoch)

@@ -37,10 +37,10 @@ def _is_text(kind: Any) -> bool:
     return types.is_string(kind) or types.is_large_string(kind)
 
 
-def columns_of(path: Path) -> dict[str, bool]:
-    """The names of the columns in order -> whether they hold text."""
+def columns_of(path: Path) -> list[str]:
+    """The names of the columns in order."""
     with _opened(path) as file:
-        return {field.name: _is_text(field.type) for field in file.schema_arrow}
+        return list(file.schema_arrow.names)
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pellucid.data.sources import Source, expand, files_below, open_unpacked, read_bytes
+from pellucid.data.sources import PICTURES, Source, expand, files_below, open_unpacked, read_bytes
 from pellucid.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 MOST_BROKEN = 0.01
 _IDX = {b"\x00\x00\x08\x03": "images", b"\x00\x00\x08\x01": "labels"}
 _AT_ONCE = 256
@@ -58,8 +57,9 @@ def fitted(image: Any, size: int, channels: int) -> np.ndarray:
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would cut off what is above 255
-        image = Image.fromarray((np.asarray(image).clip(0, 2**16 - 1) >> 8).astype(np.uint8))
+    if image.mode.startswith("I"):  # up to 16 bits a pixel: Pillow would cut off what is above 255
+        values = np.asarray(image).clip(0, 2**16 - 1)
+        image = Image.fromarray((values >> (8 if values.max() > 255 else 0)).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -88,7 +88,7 @@ def _of_folder(folder: Path, size: int, channels: int, notes: list[str]) -> Iter
     others: list[str] = []
     for path in files_below(folder):
         inside = path.relative_to(folder).parts
-        is_image = path.suffix.lower() in SUFFIXES and len(inside) > 1
+        is_image = path.suffix.lower() in PICTURES and len(inside) > 1
         labelled += [(path, inside[0])] if is_image else []
         others += [] if is_image else ["/".join(inside)]
     if not labelled:

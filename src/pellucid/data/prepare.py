@@ -27,6 +27,7 @@ from pellucid.data.holdout import (
     read_info,
     read_json_lines,
     read_part,
+    refuse_wrong,
     write_info,
 )
 from pellucid.data.synthetic import GENERATORS
@@ -80,10 +81,6 @@ def prepare_pairs(config: DataConfig, tokenizer: TokenizerLike, seed: int) -> di
                     raw.writelines(json.dumps(example, ensure_ascii=False) + "\n" for example in batch)
                     sources.extend(tokenizer.encode_batch([e.source for e in batch]))
                     targets.extend(tokenizer.encode_batch([e.target for e in batch]))
-            if not targets.count:
-                raise DataError(
-                    f"no pairs are left for {part}", "give more pairs, or --data.valid and --data.test files"
-                )
             write_info(folder, part, {"notes": notes})
 
     folder = cached(key, fill)
@@ -129,7 +126,8 @@ def prepare_text(config: DataConfig, tokenizer: TokenizerLike) -> dict[str, Text
 
 def texts_for_tokenizer(config: DataConfig, seed: int = 0) -> Iterator[str]:
     """The texts of the training part only: sources and targets of pairs, pieces of the text, texts that have labels, sentences
-    whose words have tags."""
+    whose words have tags. Raises DataError: see `prepare_pairs`, `prepare_labels`, `prepare_tags`."""
+    refuse_wrong(config)
     if config.kind == "text":
         yield from (chunk.text for chunk in _chunks(config, "train"))
     elif config.kind == "labels":

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pellucid.data.buckets import Buckets
+from pellucid.data.buckets import Buckets, fitting
 from pellucid.data.text import IGNORE
 from pellucid.data.tokenised import Ragged
-from pellucid.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-MOST_DROPPED = 0.1
 
 
 class PromptData:
@@ -42,25 +39,10 @@ class PromptData:
         self.prompts, self.answers = prompts, answers
         self.pad_id, self.eos_id, (self.start, self.end) = pad_id, eos_id, edges
         self.batch_tokens = batch_tokens
-        self.notes: list[str] = []
         before, after = prompts.lengths + len(self.start) + len(self.end), answers.lengths + 1
-        self._kept = self._select(before + after, answers.lengths, max_length)
+        read = before + after - 1  # the last <eos> is only a target
+        self._kept, self.notes = fitting(read, answers.lengths == 0, max_length, "prompts with their answers")
         self._buckets = Buckets((before[self._kept], after[self._kept]), batch_tokens, seed)
-
-    def _select(self, lengths: np.ndarray, answers: np.ndarray, max_length: int | None) -> np.ndarray:
-        long = lengths - 1 > (max_length or np.iinfo(np.int64).max)  # the last <eos> is only a target
-        kept = np.flatnonzero(~long & (answers > 0))
-        if long.sum() > MOST_DROPPED * len(lengths) or not len(kept):
-            raise DataError(
-                f"{int(long.sum()):,} of {len(lengths):,} prompts with their answers are longer than the model's {max_length} positions "
-                f"(the longest has {lengths.max(initial=0):,} tokens)",
-                "raise model.max_length, use a larger data.vocab_size, or shorten them",
-            )
-        if left_out := len(lengths) - len(kept):
-            self.notes = [
-                f"{left_out:,} of {len(lengths):,} prompts left out: too long with their answer, or no answer"
-            ]
-        return kept
 
     def __len__(self) -> int:
         """Pairs per epoch."""

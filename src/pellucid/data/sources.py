@@ -12,6 +12,7 @@ import hashlib
 import os
 import sysconfig
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from pellucid.errors import DataError, did_you_mean
 
 CHUNK = 1 << 16
 LONGEST_LINE = 1 << 24
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _BINARY = {
     b"PK\x03\x04": ("a zip archive (or an Office file)", "unpack it, or save it as plain text"),
     b"%PDF": ("a PDF", "extract its text first"),
@@ -63,7 +65,7 @@ def _expand_one(pattern: str) -> list[Source]:
     if path.is_file():
         return [Source(path, column)]
     if path.is_dir():
-        raise DataError(f"{name} is a folder", f"name its files: '{path / '*.txt'}'")
+        raise DataError(f"{name} is a folder", _inside(path))
     if any(c in name for c in "*?["):
         found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if Path(p).is_file()]
         if not found:
@@ -74,6 +76,14 @@ def _expand_one(pattern: str) -> list[Source]:
     files = sorted(p.name for p in path.parent.iterdir() if p.is_file())[:1000]
     remedy = did_you_mean(path.name, files) if files else f"the folder {path.parent} holds no files"
     raise DataError(f"no such file: {name}", remedy if len(remedy) < 500 else "")
+
+
+def _inside(folder: Path) -> str:
+    """What to name instead of a folder."""
+    endings = Counter(path.suffix.lower() for path in files_below(folder)).most_common(1)
+    if endings and endings[0][0] in PICTURES:
+        return f"images have a recipe of their own: pellucid train images --data {folder}"
+    return f"name its files: '{folder / ('*' + endings[0][0])}'" if endings else "it holds no files"
 
 
 def _own_library(pattern: str) -> list[Source]:

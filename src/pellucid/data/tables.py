@@ -1,44 +1,27 @@
 """Rows of TSV, CSV, JSONL (each also packed by gzip) and Parquet files as two columns of text: a text and its label, a source
-and its target.
+and its target. Which two columns: see `columns`.
 
-Which two columns: those that are named; else those whose names are usual for what is wanted (`Role`); else, where nothing
-names them, the first two. TSV is split at its tabs and nothing else (SST-2 is full of lone quotes); CSV is read by its rules,
-quotes and line ends inside quotes included, and strictly: a broken line is an error with its number, never half a row.
-Imports no torch.
+TSV is split at its tabs and nothing else (SST-2 is full of lone quotes); CSV is read by its rules, quotes and line ends inside
+quotes included, and strictly: a broken line, or one with more or fewer columns than the first, is an error with its number,
+never half a row. Imports no torch.
 """
 
 import csv
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from pellucid.data.columns import SOURCE, Layout, Roles, chosen, layout, naming, pick
 from pellucid.data.parquet import columns_of, read_rows
-from pellucid.data.sources import Source, expand, lines_of
-from pellucid.errors import DataError, did_you_mean
+from pellucid.data.sources import LONGEST_LINE, Source, expand, lines_of
+from pellucid.errors import DataError
 
 Row = tuple[str, str, str]
+SAMPLE = 20
+"""Rows from which the delimiter and the columns are told."""
 _FORMATS = {"tsv": "tsv", "csv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "parquet": "parquet"}
-
-
-class Role(NamedTuple):
-    """What a column is for, and the names it usually has, the most telling first."""
-
-    name: str
-    usual: tuple[str, ...]
-
-
-_ASKED = ("source", "src", "prompt", "instruction", "question", "input", "query", "document", "article")
-_ANSWERED = ("target", "tgt", "answer", "response", "output", "completion", "translation", "summary", "highlights")
-TEXT = Role(
-    "text", ("text", "sentence", "review", "content", "comment", "question", "title", "message", "document", "tweet")
-)
-LABEL = Role(
-    "label", ("label", "labels", "class", "category", "sentiment", "target", "tag", "intent", "topic", "stars")
-)
-SOURCE, PROMPT = Role("source", _ASKED), Role("prompt", _ASKED)
-TARGET, ANSWER = Role("target", _ANSWERED), Role("answer", _ANSWERED)
-Roles = tuple[Role, Role]
 
 
 def read_table(
@@ -51,14 +34,14 @@ def read_table(
     column, columns that cannot be told, a broken line (with its file and number).
     """
     if len(columns) not in (0, 2):
-        raise DataError(f"data.columns has {len(columns)} names: {' '.join(columns)}", _naming(roles))
-    told: list[str] = []
+        raise DataError(f"data.columns has {len(columns)} names: {' '.join(columns)}", naming(roles))
+    told: dict[str, str] = {}
     for source in expand(patterns):
         if source.column is not None:
-            raise DataError(f"{source} names one column where two are needed", f"name the file alone. {_naming(roles)}")
+            raise DataError(f"{source} names one column where two are needed", f"name the file alone. {naming(roles)}")
         yield from _READERS[format_of(source)](source, roles, columns, told)
     if notes is not None:
-        notes += told[:1]
+        notes += told.values()
 
 
 def is_table(source: Source) -> bool:
@@ -115,23 +98,6 @@ def json_objects(source: Source) -> Iterator[tuple[dict[str, Any], str]]:
         yield found, where
 
 
-def pick(names: Sequence[str], text: Sequence[str], roles: Roles, columns: Sequence[str], source: Source) -> list[str]:
-    """Which two of named columns are meant; `text`: those of them that hold text."""
-    if columns:
-        for column in columns:
-            if column not in names:
-                raise DataError(f"{source} has no column {column!r}", did_you_mean(column, names))
-        return list(columns)
-    if found := _usual(names, roles):
-        return [names[place] for place in found]
-    if len(text) == 2:
-        return list(text)
-    raise DataError(
-        f"{source}: which column is the {roles[0].name}, which the {roles[1].name}? There are: {', '.join(names)}",
-        _naming(roles),
-    )
-
-
 def plain(value: Any, where: str) -> str:
     """A JSON value as text: "" for null, "1", "true". Raises DataError for lists and objects."""
     if isinstance(value, str):
@@ -146,32 +112,38 @@ def plain(value: Any, where: str) -> str:
 # --- formats
 
 
-def _delimited(source: Source, roles: Roles, columns: Sequence[str], told: list[str]) -> Iterator[Row]:
+def _delimited(source: Source, roles: Roles, columns: Sequence[str], told: dict[str, str]) -> Iterator[Row]:
     rows = _csv(source) if format_of(source) == "csv" else _tsv(source)
-    first = next(rows, None)
-    if first is None:
+    head = list(itertools.islice(rows, SAMPLE))
+    if not head:
         raise DataError(f"{source} has no rows", "give a file with text in it")
-    (left, right), header = _places(first, roles, columns, source)
-    width = len(first[0])
-    if header:
-        names = first[0][left], first[0][right]
-        told.append(f"{source}: the first line is a header; {_chosen(roles, names)}")
-    for cells, where in rows if header else _again(first, rows):
-        if len(cells) <= max(left, right):
-            problem = (
-                "one column where two are needed" if len(cells) == 1 else f"{len(cells)} columns, {width} are needed"
-            )
-            remedy = f"write {roles[0].name}, a tab character, {roles[1].name} on each line"
-            remedy += "; or give two files, source and target" if roles[0] is SOURCE else ""
-            raise DataError(
-                f"{where}: {problem}: {_shown(cells)}", remedy if format_of(source) == "tsv" else _naming(roles)
-            )
-        if header and any(cells[width:]):
-            remedy = (
-                "a text that holds commas needs quotes" if format_of(source) == "csv" else "is there a tab in a text?"
-            )
-            raise DataError(f"{where}: {len(cells)} columns, the header has {width}: {_shown(cells)}", remedy)
-        yield cells[left], cells[right], where
+    found = layout([cells for cells, _ in head], roles, columns, str(source))
+    told.setdefault(found.chosen, f"{source}: {found.why}; {found.chosen}")
+    last, where = max(found.left, found.right), ""
+    for cells, where in itertools.chain(head[found.header :], rows):
+        if len(cells) <= last or (not found.header and len(cells) < found.width) or any(cells[found.width :]):
+            raise _ragged(cells, where, found, roles, format_of(source))
+        yield cells[found.left], cells[found.right], where
+    if not where:
+        raise DataError(f"{source} has a header and no rows", "give a file with rows in it")
+
+
+def _ragged(cells: list[str], where: str, found: Layout, roles: Roles, kind: str) -> DataError:
+    """A row with more or fewer columns than there are."""
+    shown = repr("\t".join(cells)[:60])
+    if len(cells) == 1 and kind == "tsv":
+        remedy = f"write {roles[0].name}, a tab character, {roles[1].name} on each line"
+        remedy += "; or give two files, source and target" if roles[0] is SOURCE else ""
+    elif len(cells) < found.width:
+        remedy = (
+            f"complete the row: a {roles[0].name} and a {roles[1].name} are needed, and as many columns in each row"
+        )
+    else:
+        remedy = "a text that holds commas needs quotes" if kind == "csv" else "is there a tab in a text?"
+    if len(cells) == 1:
+        return DataError(f"{where}: one column where two are needed: {shown}", remedy)
+    first = "header" if found.header else "first row"
+    return DataError(f"{where}: {len(cells)} columns, the {first} has {found.width}: {shown}", remedy)
 
 
 def _tsv(source: Source) -> Iterator[tuple[list[str], str]]:
@@ -181,9 +153,7 @@ def _tsv(source: Source) -> Iterator[tuple[list[str], str]]:
 
 
 def _csv(source: Source) -> Iterator[tuple[list[str], str]]:
-    first = next(lines_of(source), "")
-    delimiter = next((mark for mark in ",;\t" if mark in first), ",")  # spreadsheets of many countries write semicolons
-    reader = csv.reader((line + "\n" for line in lines_of(source)), delimiter=delimiter, strict=True)
+    reader = _reader(source, _delimiter(source))
     while True:
         where = f"{source} line {reader.line_num + 1}"
         try:
@@ -197,22 +167,43 @@ def _csv(source: Source) -> Iterator[tuple[list[str], str]]:
             yield cells, where
 
 
-def _jsonl(source: Source, roles: Roles, columns: Sequence[str], told: list[str]) -> Iterator[Row]:
+def _reader(source: Source, delimiter: str) -> Any:
+    csv.field_size_limit(LONGEST_LINE)  # of all readers in this process; the module's own limit is 131,072
+    return csv.reader((line + "\n" for line in lines_of(source)), delimiter=delimiter, strict=True)
+
+
+def _delimiter(source: Source) -> str:
+    """The comma, or what else gives the first rows one width (spreadsheets of many countries write semicolons). Where several
+    do, rather one that no space follows: "well, yes;no" is a text and its label."""
+    first = next(lines_of(source), "")
+    marks = [mark for mark in ",;\t" if mark in first] or [","]
+    fitting = [mark for mark in marks if _has_one_width(source, mark)]
+    return min(fitting, key=lambda mark: f"{mark} " in first, default=marks[0])
+
+
+def _has_one_width(source: Source, delimiter: str) -> bool:
+    """Whether the first rows have equally many columns, and more than one."""
+    try:
+        widths = {len(cells) for cells in itertools.islice(filter(None, _reader(source, delimiter)), SAMPLE)}
+    except csv.Error:
+        return False
+    return len(widths) == 1 and 1 not in widths
+
+
+def _jsonl(source: Source, roles: Roles, columns: Sequence[str], told: dict[str, str]) -> Iterator[Row]:
     keys: list[str] = []
     for record, where in json_objects(source):
         if not keys:
-            text = [name for name, value in record.items() if isinstance(value, str)]
-            keys = pick(list(record), text, roles, columns, source)
-            told.append(f"{source}: {_chosen(roles, keys)}")
+            keys = pick(list(record), roles, columns, str(source))
+            told.setdefault(chosen(roles, keys), f"{source}: {chosen(roles, keys)}")
         yield plain(record.get(keys[0]), where), plain(record.get(keys[1]), where), where
     if not keys:
         raise DataError(f"{source} has no rows", "give a file with text in it")
 
 
-def _parquet(source: Source, roles: Roles, columns: Sequence[str], told: list[str]) -> Iterator[Row]:
-    known = columns_of(source.path)
-    keys = pick(list(known), [name for name, is_text in known.items() if is_text], roles, columns, source)
-    told.append(f"{source}: {_chosen(roles, keys)}")
+def _parquet(source: Source, roles: Roles, columns: Sequence[str], told: dict[str, str]) -> Iterator[Row]:
+    keys = pick(columns_of(source.path), roles, columns, str(source))
+    told.setdefault(chosen(roles, keys), f"{source}: {chosen(roles, keys)}")
     for number, (left, right) in enumerate(read_rows(source.path, keys), 1):
         where = f"{source} row {number}"
         yield plain(left, where), plain(right, where), where
@@ -221,57 +212,6 @@ def _parquet(source: Source, roles: Roles, columns: Sequence[str], told: list[st
 _READERS = {"tsv": _delimited, "csv": _delimited, "jsonl": _jsonl, "parquet": _parquet}
 
 
-# --- which columns
-
-
-def _places(
-    first: tuple[list[str], str], roles: Roles, columns: Sequence[str], source: Source
-) -> tuple[tuple[int, int], bool]:
-    """The places of the two columns, told from a file's first row, and whether that row is a header."""
-    cells, where = first
-    names = [cell.strip() for cell in cells]
-    if columns and all(column in names for column in columns):
-        return (names.index(columns[0]), names.index(columns[1])), True
-    if columns and all(column.isdecimal() for column in columns):
-        left, right = (int(column) - 1 for column in columns)
-        if not 0 <= min(left, right) <= max(left, right) < len(cells):
-            raise DataError(f"{where}: no columns {' and '.join(columns)}: there are {len(cells)}", _naming(roles))
-        return (left, right), bool(_usual([names[left]], roles[:1]) and _usual([names[right]], roles[1:]))
-    if columns:
-        missing = next(column for column in columns if column not in names)
-        known = did_you_mean(missing, [name[:40] for name in names])
-        raise DataError(f"{source} has no column {missing!r} in its first line", known)
-    if found := _usual(names, roles):
-        return (found[0], found[1]), True
-    return (0, 1), False
-
-
-def _usual(names: Sequence[str], roles: Sequence[Role]) -> list[int]:
-    """The places of the columns whose names are usual for the roles; [] unless there is one for each."""
-    lower, found = [name.strip().casefold() for name in names], list[int]()
-    for role in roles:
-        fitting = (lower.index(usual) for usual in role.usual if usual in lower)
-        found += [next((place for place in fitting if place not in found), -1)]
-    return [] if -1 in found else found
-
-
-def _again(first: Any, rows: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rows
-
-
 def _suffix(source: Source) -> str:
     name = source.path.name.lower().removesuffix(".gz")
     return name.rpartition(".")[2] if "." in name else ""
-
-
-def _chosen(roles: Roles, names: Sequence[str]) -> str:
-    return f"{names[0]!r} is the {roles[0].name}, {names[1]!r} the {roles[1].name}"
-
-
-def _naming(roles: Roles) -> str:
-    return f"name the two columns that count: --data.columns {roles[0].name.upper()} {roles[1].name.upper()}"
-
-
-def _shown(cells: list[str]) -> str:
-    return repr("\t".join(cells)[:60])

@@ -127,20 +127,24 @@ class Tokenizer:
 
     def word_joins(self) -> tuple[list[bool], list[bool]]:
         """Which tokens may go on with the word before them, and which may be gone on with, by id: token b behind a is in a's word where
-        both say so. Special tokens do neither."""
-        pieces = [
-            piece if i not in self.specials.values() else ""
-            for i, piece in enumerate(self.tokens(range(self.vocab_size)))
-        ]
+        both say so. Special tokens do neither, nor do letters of scripts without spaces between words (Chinese, Japanese, Thai, …)."""
+        specials = set(self.specials.values())
+        pieces = ["" if i in specials else piece for i, piece in enumerate(self.tokens(range(self.vocab_size)))]
+        before = behind = [bool(piece) for piece in pieces]
         if self.kind == "wordpiece":
-            return [piece.startswith("##") for piece in pieces], [bool(piece) for piece in pieces]
-        if self.kind == "bpe":
-            return [bool(piece) for piece in pieces], [bool(piece) and not piece.endswith("</w>") for piece in pieces]
-        if self.kind in ("unigram", "byte-fallback-bpe"):
-            return [bool(piece) and not piece.startswith("▁") for piece in pieces], [bool(piece) for piece in pieces]
-        if self.kind == "word":
-            return [False] * len(pieces), [False] * len(pieces)
-        return [_letter(piece[:1]) for piece in pieces], [_letter(piece[-1:]) for piece in pieces]
+            before = [piece.startswith("##") for piece in pieces]
+        elif self.kind == "bpe":
+            behind = [piece != "" and not piece.endswith("</w>") for piece in pieces]
+        elif self.kind in ("unigram", "byte-fallback-bpe"):
+            before = [piece != "" and not piece.startswith("▁") for piece in pieces]
+        elif self.kind == "word":
+            before = behind = [False] * len(pieces)
+        else:
+            before, behind = [_letter(piece[:1]) for piece in pieces], [_letter(piece[-1:]) for piece in pieces]
+        return (
+            [joins and not _UNSPACED_FIRST.match(piece) for joins, piece in zip(before, pieces, strict=True)],
+            [joins and not _UNSPACED_LAST.search(piece) for joins, piece in zip(behind, pieces, strict=True)],
+        )
 
     def special(self, name: str) -> int:
         """The id of a special token by its name. UserError with the nearest name where there is none."""
@@ -183,8 +187,13 @@ class Tokenizer:
         return self.kind == "char" and not state["normalizer"]
 
     def hash(self) -> str:
-        """SHA-256 of tokenizer.json: equal for equal tokenizers, also after save and load."""
-        return hashlib.sha256(self.library.to_str().encode()).hexdigest()
+        """SHA-256 of tokenizer.json: equal for equal tokenizers, also after save and load. What the file asks others to put around a
+        text does not count, as `encode` never does it."""
+        library = self.library
+        if library.post_processor is not None:
+            library = copy.deepcopy(library)
+            library.post_processor = None
+        return hashlib.sha256(library.to_str().encode()).hexdigest()
 
     # ---- files
 
@@ -267,6 +276,14 @@ def _letter(text: str) -> bool:
     """Part of a word: a letter, a digit, or a byte of a character that is cut (shown as <0xE4>)."""
     return text.isalnum() or text in ("<", ">")
 
+
+# Scripts without spaces between words: Thai, Lao, Tibetan; Myanmar; Khmer; kana and ideographs. Korean has spaces.
+_UNSPACED = (
+    r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    r"\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_UNSPACED_FIRST = re.compile(rf"(##)?([{_UNSPACED}]|<0xE[3-9]>)")  # or the first byte of such a character
+_UNSPACED_LAST = re.compile(rf"[{_UNSPACED}]\Z")
 
 # Byte-level BPE writes printable bytes as themselves and the others, counted from 0, as U+0100 + n.
 LETTERS = [*range(33, 127), *range(161, 173), *range(174, 256)]
