@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 FIRST, LIVE, PLAIN = 2.0, 0.2, 15.0
 """Seconds before anything is said; between two lines on a terminal, and in a pipe."""
+EARLY = 0.1
+"""The share up to which nobody can tell how long the rest will take."""
 shown = False
 """Whether anything is said at all. The command line turns it on; the log of a training run, which says it better, off."""
 
@@ -41,8 +43,11 @@ class Progress:
     def _how_far(self, now: float) -> str:
         if not self.total:
             return f"{self.done:,}"
+        far = f"{self.done:,} of {self.total:,}"
+        if self.done < EARLY * self.total:  # the first answers of a batch end long before the others
+            return far
         left = int((now - self.began) / self.done * (self.total - self.done))
-        return f"{self.done:,} of {self.total:,}, {left // 60}:{left % 60:02} left"
+        return f"{far}, {left // 60}:{left % 60:02} left"
 
     def __exit__(self, *exception: object) -> None:
         if self.said and self.live:

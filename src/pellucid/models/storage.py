@@ -1,8 +1,8 @@
 """A model folder: config.json, model.safetensors, tokenizer.json, in the layout of Hugging Face.
 
 A model whose shape a foreign family has is written under that family's names, so `transformers` loads it without this library;
-another keeps
-our names and its config.json and model card say so. Names and shapes are checked against the config before anything is allocated.
+another keeps our names and its config.json and model card say so. What stands beside the two is made by `foreign_files`. Names and
+shapes are checked against the config before anything is allocated.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from pellucid.errors import DataError, did_you_mean
 from pellucid.models.build import FAMILIES
 from pellucid.models.config import ModelConfig
+from pellucid.models.foreign_files import card_of, label_names, preprocessor, tokenizer_config, with_edges
 from pellucid.models.pretrained import gpt2, llama
 from pellucid.models.pretrained.mapping import shapes_of_theirs, to_ours, to_theirs
 from pellucid.records import from_dict
@@ -55,14 +56,15 @@ def _write_folder(model: nn.Module, folder: Path, tokenizer: Tokenizer | None, c
     tensors = to_theirs(family.rows(config), tensors) if family else tensors
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     ids = {f"{name}_token_id": getattr(config, f"{name}_id") for name in ("pad", "bos", "eos")}
-    _write(folder / "config.json", _config_json(config, family) | _label_names(config) | ids)
+    _write(folder / "config.json", _config_json(config, family) | label_names(config) | ids)
     _write(folder / "generation_config.json", ids)
     if tokenizer is not None:
-        tokenizer.save(folder / "tokenizer.json")
-        _write(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, config))
+        with_edges(tokenizer, config).save(folder / "tokenizer.json")
+        _write(folder / "tokenizer_config.json", tokenizer_config(tokenizer, config))
     if config.family == "vit":
-        _write(folder / "preprocessor_config.json", _preprocessor(config))
-    (folder / "README.md").write_text(card or _card(config, family), encoding="utf-8")
+        _write(folder / "preprocessor_config.json", preprocessor(config))
+    told = card or card_of(config, family.ARCHITECTURE if family else "", tokenizer)
+    (folder / "README.md").write_text(told, encoding="utf-8")
 
 
 def load(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") -> tuple[nn.Module, Tokenizer | None]:
@@ -115,25 +117,6 @@ def _config_json(config: ModelConfig, family: ModuleType | None) -> dict[str, An
         return common | family.from_config(config) | {"dtype": "float32"}
     ours = FAMILIES[config.family][0].__name__
     return {"architectures": [ours], "model_type": OWN_PREFIX + config.family, "pellucid": dataclasses.asdict(config)}
-
-
-def _label_names(config: ModelConfig) -> dict[str, Any]:
-    names = {str(i): name for i, name in enumerate(config.labels)}
-    return {"id2label": names, "label2id": {name: int(i) for i, name in names.items()}} if names else {}
-
-
-def _preprocessor(config: ModelConfig) -> dict[str, Any]:
-    """How pixels become numbers: as `pellucid.data.images.normalise` does it."""
-    size = {"height": config.image_size, "width": config.image_size}
-    half = [0.5] * config.channels
-    scaled = {
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": half,
-        "image_std": half,
-    }
-    return {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": size} | scaled
 
 
 def read_config(path: Path) -> tuple[ModelConfig, ModuleType | None]:
@@ -189,39 +172,6 @@ def _compare(path: Path, expected: Mapping[str, tuple[int, ...]], found: Mapping
     if wrong:
         more = f"\n  … and {len(wrong) - 12} more" if len(wrong) > 12 else ""
         raise DataError(f"{path} does not fit its config.json:\n  " + "\n  ".join(sorted(wrong)[:12]) + more)
-
-
-def _tokenizer_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any]:
-    ids = {name: getattr(tokenizer, f"{name}_id") for name in ("pad", "bos", "eos", "unk", "mask")}
-    specials = {f"{name}_token": tokenizer.tokens([i])[0] for name, i in ids.items() if i is not None}
-    fixed = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    chat = {"chat_template": _chat_template(tokenizer)} if tokenizer.answer_id is not None else {}
-    return fixed | {"model_max_length": config.max_length} | specials | chat
-
-
-def _chat_template(tokenizer: Tokenizer) -> str:
-    """Prompt and answer as the model learnt them, for `apply_chat_template` of transformers and the programs that read it."""
-    start, end = ("".join(tokenizer.tokens(edge)) for edge in tokenizer.prompt_edges)
-    answer = "{{ message['content'] }}" + "".join(tokenizer.tokens([tokenizer.eos_id or 0]))
-    asked = start + "{{ message['content'] }}" + end
-    return (
-        "{% for message in messages %}{% if message['role'] == 'user' %}"
-        + asked
-        + "{% else %}"
-        + answer
-        + "{% endif %}{% endfor %}"
-    )
-
-
-def _card(config: ModelConfig, family: ModuleType | None) -> str:
-    s = config.stack
-    sizes = f"{s.n_layers} layers, d_model {s.d_model}, {s.n_heads} heads, vocabulary {config.vocab_size}"
-    how = (
-        f'Loads in `transformers`: `AutoModelForCausalLM.from_pretrained("…")` gives a `{family.ARCHITECTURE}`.'
-        if family
-        else "Tensor names are Pellucid's own: `transformers` has no table for this shape. Load it with `pellucid.load`."
-    )
-    return f"---\nlibrary_name: pellucid\n---\n\n# A {config.family} trained with Pellucid\n\n{sizes}.\n\n{how}\n"
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
