@@ -27,8 +27,7 @@ from pellucid.training.judging import judge, question, task_of
 from pellucid.training.opening import open_model
 from pellucid.training.recipe import Recipe, load_recipe
 
-BATCH = 32
-"""Texts or images that are read at once."""
+BATCH = 32  # texts or images that are read at once
 CAN = "`pellucid --help` tells what each verb does; `pellucid train --help` which recipe makes a model for it"
 
 
@@ -237,7 +236,7 @@ class Pipeline:
     def n_cut(self, texts: Sequence[str]) -> int:
         """How many texts are longer than the model reads: of those `classify` and `embed` see the beginning."""
         room = self.config.max_length - 2 * (self.config.family == "bert")
-        return sum(len(row) > room for row in self.tokenizer.encode_batch(list(texts)))
+        return sum(len(row) > room for row in self.tokenizer.encode_batch(list(texts))) if self._tokenizer else 0
 
     def _needs(self, verb: str, can: bool) -> None:
         if not can:

@@ -61,6 +61,30 @@ def labels(place: Place) -> str:
     return "runs/labels"
 
 
+@pytest.fixture(scope="module")
+def images(place: Place) -> str:
+    image = pytest.importorskip("PIL.Image")
+    shell, folder = place
+    random = np.random.default_rng(0)
+    for label, bright in (("dark", 40), ("light", 200)):
+        (folder / "photos" / label).mkdir(parents=True)
+        for i in range(30):
+            pixels = np.clip(random.normal(bright, 20, (20, 24, 3)), 0, 255).astype(np.uint8)
+            image.fromarray(pixels).save(folder / "photos" / label / f"{i}.png")
+    train(shell, "images", "--data", "photos", "--out", "runs/images", "--training.steps", "40", "--training.batch-size", "16",
+          "--model.image-size", "16", "--data.shift", "1", "--data.holdout", "0.2")  # fmt: skip
+    return "runs/images"
+
+
+@pytest.fixture(scope="module")
+def asked(place: Place) -> str:
+    shell, _ = place
+    train(shell, "instruct", "--data", "asked.jsonl", "--out", "runs/asked", "--stack.n-kv-heads", "1", "--training.steps", "120",
+          "--data.tokenizer", "char", "--training.batch-tokens", "300", "--data.valid", "asked.jsonl", "--training.lr", "3e-3",
+          "--data.test", "asked.jsonl", "--training.metric", "exact_match", "--training.evaluate-every", "0")  # fmt: skip
+    return "runs/asked"
+
+
 def test_labels_are_learnt_and_asked(place: Place, labels: str) -> None:
     shell, _ = place
     result = json.loads(shell("evaluate", labels, "--json").stdout)
@@ -104,24 +128,18 @@ def test_masked_words_are_filled_and_texts_become_vectors(place: Place, mlm: str
     first, second = filled["masks"]
     assert len(first) == 3 and second[0]["word"] == "was" and second[0]["probability"] > second[1]["probability"]
     assert "  1. 0." in shell("fill", mlm, "a <mask> and a <mask>").stdout
-    nothing = shell("fill", mlm, "no mask here")
-    assert nothing.returncode == 2 and "<mask>" in nothing.stderr
-    for pooling in ("mean", "cls", "last"):
-        lines = shell(
-            "embed", mlm, "--pooling", pooling, "--normalise", "--json", stdin="a film\na long and good film\n"
-        ).stdout
-        vectors = [json.loads(line)["vector"] for line in lines.splitlines()]
-        assert len(vectors) == 2 and np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1], abs=1e-5)
-    alone = [float(x) for x in shell("embed", mlm, "a film").stdout.split("\t")]
-    company = shell("embed", mlm, "a film", "something much longer than that").stdout.splitlines()[0]
-    assert [float(x) for x in company.split("\t")] == pytest.approx(alone, abs=1e-4)
+    alone = [float(x) for x in shell("embed", mlm, "a film", "--normalise").stdout.split("\t")]
+    lines = shell("embed", mlm, "--normalise", "--json", stdin="a film\na long and good film\n").stdout.splitlines()
+    vectors = [json.loads(line)["vector"] for line in lines]
+    assert len(vectors) == 2 and np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1], abs=1e-5)
+    assert vectors[0] == pytest.approx(alone, abs=1e-4) and np.abs(np.subtract(*vectors)).max() > 1e-2
 
 
 def test_a_classifier_begins_with_a_masked_language_model(place: Place, mlm: str) -> None:
     shell, _ = place
     said = train(shell, "labels", "--data", "reviews.csv", "--init", mlm, "--out", "runs/begun", "--training.steps", "30",
                  "--training.batch-tokens", "200", "--training.layer-decay", "0.8", "--training.freeze", "embed.*")  # fmt: skip
-    assert "tensors taken over" in said and "parameters stay as they are" in said
+    assert "taken over" in said and "parameters stay as they are" in said
     wrong = shell("train", "labels", "--data", "reviews.csv", "--init", "runs/nowhere", "--out", "runs/none")
     assert wrong.returncode == 3 and "runs/nowhere" in wrong.stderr
 
@@ -137,49 +155,30 @@ def test_tags(place: Place) -> None:
     assert [word["tag"] for word in words] == ["B-PER", "O", "B-LOC"]
 
 
-def test_images_of_a_folder(place: Place) -> None:
-    image = pytest.importorskip("PIL.Image")
-    shell, folder = place
-    random = np.random.default_rng(0)
-    for label, bright in (("dark", 40), ("light", 200)):
-        (folder / "photos" / label).mkdir(parents=True)
-        for i in range(30):
-            pixels = np.clip(random.normal(bright, 20, (20, 24, 3)), 0, 255).astype(np.uint8)
-            image.fromarray(pixels).save(folder / "photos" / label / f"{i}.png")
-    train(shell, "images", "--data", "photos", "--out", "runs/images", "--training.steps", "40", "--training.batch-size", "16",
-          "--model.image-size", "16", "--data.shift", "1", "--data.holdout", "0.2")  # fmt: skip
-    assert json.loads(shell("evaluate", "runs/images", "--json").stdout)["accuracy"] == 1
-    assert shell("classify", "runs/images", "photos/light/3.png").stdout.startswith("light ")
-    missing = shell("classify", "runs/images", "photos/none.png")
+def test_images_of_a_folder(place: Place, images: str) -> None:
+    shell, _ = place
+    assert json.loads(shell("evaluate", images, "--json").stdout)["accuracy"] == 1
+    assert shell("classify", images, "photos/light/3.png").stdout.startswith("light ")
+    missing = shell("classify", images, "photos/none.png")
     assert missing.returncode == 3 and "none.png" in missing.stderr
 
 
-def test_prompts_are_answered_and_not_learnt(place: Place) -> None:
-    shell, folder = place
-    train(shell, "instruct", "--data", "asked.jsonl", "--out", "runs/asked", "--stack.n-kv-heads", "1", "--training.steps", "150",
-          "--data.tokenizer", "char", "--training.batch-tokens", "300", "--data.valid", "asked.jsonl", "--training.lr", "3e-3",
-          "--data.test", "asked.jsonl", "--training.metric", "exact_match", "--training.evaluate-every", "50")  # fmt: skip
-    assert json.loads(shell("evaluate", "runs/asked", "--json").stdout)["exact_match"] > 0.9
-    assert json.loads(shell("generate", "runs/asked", "say film", "--json").stdout)["text"] == "FILM"
-    told = json.loads((folder / "runs/asked/model/tokenizer_config.json").read_text(encoding="utf-8"))
-    assert "<answer>" in told["chat_template"]
+def test_prompts_are_answered(place: Place, asked: str) -> None:
+    shell, _ = place
+    assert json.loads(shell("evaluate", asked, "--json").stdout)["exact_match"] > 0.9
+    assert json.loads(shell("generate", asked, "say film", "--json").stdout)["text"] == "FILM"
 
 
 @pytest.mark.reference
-def test_transformers_asks_as_we_do(place: Place) -> None:
-    """The chat template of the folder gives the ids that the model was trained on, and transformers answers with it."""
+def test_transformers_asks_as_we_do(place: Place, asked: str) -> None:
+    """With the chat template of the folder `transformers` answers as we do."""
     transformers = pytest.importorskip("transformers")
-    _, folder = place
-    where = folder / "runs/asked/model"
+    where = place[1] / asked / "model"
     tokenizer = transformers.AutoTokenizer.from_pretrained(where)
-    messages = [{"role": "user", "content": "say film"}]
-    ids = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)["input_ids"]
-    import pellucid
-
-    pipeline = pellucid.load(folder / "runs/asked")
-    assert ids[0].tolist() == pipeline._encode(["say film"])[0]
     model = transformers.AutoModelForCausalLM.from_pretrained(where)
-    said = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
+    messages = [{"role": "user", "content": "say film"}]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    said = model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :]
     assert tokenizer.decode(said, skip_special_tokens=True).replace(" ", "") == "FILM"
 
 
@@ -187,6 +186,7 @@ def test_transformers_asks_as_we_do(place: Place) -> None:
     ("words", "says"),
     [
         (("classify", "runs/mlm", "a"), "cannot classify: it is a bert made for words"),
+        (("fill", "runs/mlm", "no mask here"), "put <mask> where"),
         (("fill", "runs/labels", "a <mask>"), "cannot fill: it is a bert made for labels"),
         (("embed", "runs/images", "a"), "cannot embed: it is a vit"),
         (("generate", "runs/labels", "a"), "bert"),
@@ -199,9 +199,11 @@ def test_transformers_asks_as_we_do(place: Place) -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_said(place: Place, words: tuple[str, ...], says: str) -> None:
-    shell, folder = place
-    if not all((folder / "runs" / name).exists() for name in ("mlm", "labels", "images")):
-        pytest.skip("the runs above are missing")
-    ran = shell(*words)
+def test_what_cannot_be_is_said(
+    place: Place, words: tuple[str, ...], says: str, request: pytest.FixtureRequest
+) -> None:
+    for name in ("mlm", "labels", "images"):
+        if f"runs/{name}" in words:
+            request.getfixturevalue(name)
+    ran = place[0](*words)
     assert ran.returncode in (2, 3) and says in ran.stderr, ran.stderr

@@ -1,6 +1,7 @@
 """Which two columns of a table are meant: those that are named, else those whose names are usual for what is wanted (`Role`).
 
-Only a file of two columns without a header, or a TSV of sentence pairs, is read by position; what was taken is always told. Imports no torch.
+Only a file of two columns without a header, or a TSV of sentence pairs, is read by position; what was taken is always told. Imports no
+torch.
 """
 
 import re

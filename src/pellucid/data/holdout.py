@@ -17,7 +17,7 @@ from pellucid.data.dates import SPLITS, Split
 from pellucid.data.sources import fingerprint
 from pellucid.errors import DataError
 
-VERSION = 4
+VERSION = 5
 """Of what is written and of the synthetic generators: raise it when either changes."""
 AT_ONCE = 2048
 """Examples that are tokenised together."""

@@ -53,7 +53,7 @@ def read_image(path: str | Path, size: int, channels: int) -> np.ndarray:
 
 def fitted(image: Any, size: int, channels: int) -> np.ndarray:
     """A Pillow image -> uint8 [size,size,channels]: turned as its EXIF data says, put on white where it is transparent, in grey
-    (1 channel) or RGB (3), its shorter side resized (bicubic) and the middle cut out."""
+    (1 channel) or RGB (3), the middle cut out at whole pixels and resized (bicubic)."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
@@ -64,8 +64,11 @@ def fitted(image: Any, size: int, channels: int) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    short = min(image.size)
+    left, top = ((side - short) // 2 for side in image.size)
+    image = image.crop((left, top, left + short, top + short))
+    if short != size:
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image, np.uint8).reshape(size, size, channels)
 
 

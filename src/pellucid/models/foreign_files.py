@@ -114,9 +114,7 @@ def _on_input(config: ModelConfig, tokenizer: Tokenizer | None) -> list[str]:
     if config.family == "vit":
         grey = "Make it grey first: `image.convert('L')`. " if config.channels == 1 else ""
         return [
-            f"`AutoImageProcessor` reads an opened, upright 8-bit `PIL.Image`. {grey}A square one becomes the same numbers as in training; "
-            "of another the middle is cut out at whole pixels (in training between pixels), so these differ a little: make it square first "
-            "where that matters."
+            f"`AutoImageProcessor` makes the same numbers as in training of an opened, upright 8-bit `PIL.Image`. {grey}".strip()
         ]
     if tokenizer is None:
         return []
