@@ -15,6 +15,7 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "What to try next:"
 	@echo "  $(BIN)/pellucid generate $(RUN) \"es|1 de mayo de 2001\"      your own dates"
+	@echo "  $(BIN)/pellucid trace $(RUN) \"fr|14 juillet 1989\"       every step of it, its shapes by name"
 	@echo "  $(BIN)/pellucid train pairs --data your-pairs.tsv        your own pairs: two columns, source and target"
 	@echo "  $(BIN)/pellucid train text --data your-text.txt          a language model on your own text"
 	@echo "  $(BIN)/pellucid train --help                             every recipe"
