@@ -25,7 +25,9 @@ def run(argv: list[str]) -> int:
         default="test",
         help="which part of the run's own data (default: test)",
     )
-    parser.add_argument("--columns", "--data.columns", nargs=2, metavar="NAME", help="the two columns of --data that count")
+    parser.add_argument(
+        "--columns", "--data.columns", nargs=2, metavar="NAME", help="the two columns of --data that count"
+    )
     parser.add_argument("--beam", type=at_least(1), metavar="N", help="beams when it generates (default: the recipe's)")
     parser.add_argument(
         "--limit",

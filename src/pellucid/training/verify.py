@@ -25,7 +25,9 @@ class Report:
 
 def verify_resume(recipe: Recipe, workdir: Path, steps: int) -> Report:
     """Trains `steps` steps at once, and again in processes that are killed twice on the way; compares the last checkpoints bit for bit."""
-    pace = replace(recipe.training, steps=steps, checkpoint_every=max(1, steps // 5), log_every=1, patience=0, average=0)
+    pace = replace(
+        recipe.training, steps=steps, checkpoint_every=max(1, steps // 5), log_every=1, patience=0, average=0
+    )
     recipe = replace(recipe, training=replace(pace, evaluate_every=max(1, steps // 2)))  # one lies between two kills
     whole, parts = workdir / "uninterrupted", workdir / "killed"
     start(recipe, whole)
