@@ -28,6 +28,8 @@ from pellucid.parts.positions import Alibi
 from pellucid.text.tokenizer import train
 from tests.families import ALL, make
 
+pytestmark = pytest.mark.slow  # each is quick, together they are a quarter of the quick ones
+
 ODD = ("龍", "$x$", "\n", " ", "a_very_long_token_that_never_ends", "\u200b", "🙂", "é</w>", "<eos>")
 
 
