@@ -104,11 +104,13 @@ def test_other_columns_and_unknown_labels(folder: Path, labeller: Pipeline) -> N
         labeller.evaluate([str(folder / "strange.tsv")])
 
 
-def test_confusion_counts_true_labels_in_rows(labeller: Pipeline) -> None:
+def test_confusion_counts_true_labels_in_rows(folder: Path, labeller: Pipeline) -> None:
     names, counts = labeller.confusion("train")
     judged = labeller.evaluate(split="train")
     assert names == ("no", "yes") and counts.sum() == judged["examples"]
     assert counts.trace() / counts.sum() == pytest.approx(judged["accuracy"])
+    named = labeller.confusion("valid", [str(folder / "rows.tsv")])[1]
+    assert named.sum() == len(WORDS) * len(WORDS) * 3, "files that are named are all there is, whatever the part"
     true_yes = sum(
         label == "yes" for label in ("yes" if a == "the" else "no" for a in WORDS for _ in WORDS for _ in WORDS[:3])
     )

@@ -199,9 +199,8 @@ class Pipeline:
         """For each <mask> (or [MASK]) of a text the `top` likeliest words with their probabilities; nothing for a text without one."""
         self._needs("fill", self.config.family == "bert" and self.config.head == "words")
         mask = self.tokenizer.tokens([self.tokenizer.mask_id or 0])[0]
-        before = (
-            r"\s*" if self.tokenizer.kind in ("byte-bpe", "unigram") else ""
-        )  # there a space is part of the word behind it
+        # in these a space is part of the word behind it
+        before = r"\s*" if self.tokenizer.kind in ("byte-bpe", "unigram") else ""
         text = re.sub(before + r"(<mask>|\[MASK\])", mask, text)
         ids, keep = self._read([text], specials=True)
         places = torch.nonzero(ids[0] == (self.tokenizer.mask_id or 0))[:, 0]
@@ -276,14 +275,13 @@ class Pipeline:
         if tasks[0] != tasks[1]:
             raise UserError(f"one model was made to {tasks[0]}, the other to {tasks[1]}", "compare models of one task")
         asked = question(self.config, self._tokenizer, self.recipe, data, beam, limit, columns)
-        part = split if data is None else "test"
-        judged = judge(self.model, self._tokenizer, asked, part)
+        judged = judge(self.model, self._tokenizer, asked, split)
         result = judged.numbers() | {"intervals": judged.intervals()}
         if compare is not None:
             other = replace(
                 asked, generation=replace(compare.options, n_best=1, temperature=0.0, beam=asked.generation.beam)
             )
-            result["compared"] = judged.against(judge(compare.model, compare._tokenizer, other, part))
+            result["compared"] = judged.against(judge(compare.model, compare._tokenizer, other, split))
         return result
 
     def confusion(self, split: str = "test", data: Sequence[str] | None = None) -> tuple[tuple[str, ...], np.ndarray]:

@@ -59,11 +59,6 @@ class MaskedData:
         self.vocabulary, self.seed, self.rate, self.batch_size = vocabulary, seed, rate, batch_size
         self.text = TextData(tokens, length - 2, batch_size, seed)
 
-    @property
-    def n_windows(self) -> int:
-        """Windows of an epoch."""
-        return self.text.n_windows
-
     def batch(self, step: int) -> "dict[str, Tensor]":
         """The global batch of a step: "ids" and "targets", int64 [B,T]; targets are the hidden tokens, elsewhere IGNORE. A pure function
         of (seed, step)."""

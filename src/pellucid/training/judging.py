@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+import numpy as np
 from torch import nn
 
 from pellucid.data.config import absolute
@@ -60,11 +61,13 @@ def judge(model: nn.Module, tokenizer: Tokenizer | None, asked: Recipe, part: st
     a person should know of that part."""
     kind, config = kind_of(asked), cast(ModelConfig, model.config)
     parts = kind.parts(asked, tokenizer, config)
+    if asked.data.test and not asked.data.train:  # files to judge by were named: they are all there is
+        part = "test"
     part = "valid" if part == "test" and "test" not in parts and "valid" in parts else part
     if part not in parts:
         raise UserError(f"there is no part {part!r} of the data", "there is: " + ", ".join(parts))
     judged = kind.task(asked, parts[part], tokenizer, config).judge(model)
-    if math.isnan(judged.numbers()["loss"]):
+    if math.isnan(judged.scores["loss"](np.arange(judged.n))):
         known = f"the labels of this model: {', '.join(config.labels[:10])}" if config.labels else ""
         raise DataError("nothing in this data can be scored", known)
     notes = {"notes": list(parts[part].notes)} if parts[part].notes else {}
