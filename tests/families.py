@@ -45,7 +45,9 @@ BERTS: dict[str, ModelConfig] = {
     "bert-tags": replace(BERT, head="tags", n_labels=3),
     "bert-vector": replace(BERT, head="vector"),
 }
-VITS: dict[str, ModelConfig] = {"vit": ModelConfig("vit", STACK, n_labels=3, image_size=8, patch_size=4, channels=1)}
+VITS: dict[str, ModelConfig] = {
+    "vit": ModelConfig("vit", STACK, positions="learned", n_labels=3, image_size=8, patch_size=4, channels=1)
+}
 TEXT: dict[str, ModelConfig] = GPTS | SEQ2SEQS | BERTS
 ALL: dict[str, ModelConfig] = TEXT | VITS
 

@@ -34,8 +34,9 @@ def all_texts(model: nn.Module, longest: int) -> list[tuple[list[int], float, in
                 logits = model(torch.cat((torch.tensor([SOURCE]), chosen[:, :-1]), 1))[:, len(SOURCE) - 1 :]
             else:
                 logits = model(torch.tensor([SOURCE]), torch.cat((torch.tensor([[BOS]]), chosen[:, :-1]), 1))
-            logits[..., [PAD, BOS]] = -torch.inf
-            chances = logits.log_softmax(-1).gather(-1, chosen[..., None])
+            chances = logits.log_softmax(-1)
+            chances[..., [PAD, BOS]] = -torch.inf
+            chances = chances.gather(-1, chosen[..., None])
             texts.append((list(ids), chances.sum().item(), n + 1))
     return texts
 

@@ -139,7 +139,7 @@ def test_a_tied_table_is_said() -> None:
     assert named(traced("gpt2"), "head").reads == ["embed.tokens.weight"]
     story = traced("original")
     assert story.tied == {"embed_target.tokens.weight": "embed.tokens.weight"}
-    again = [step for step in modules(story) if step.path == "embed"]
+    again = [step for step in modules(story) if step.path == "embed.tokens"]
     assert [step.again for step in again] == [False, True] and again[1].parameters == 0
 
 

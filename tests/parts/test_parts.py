@@ -8,6 +8,7 @@ from torch import nn
 
 from pellucid.errors import UserError
 from pellucid.models.pretrained import torch_nn
+from pellucid.models.config import ModelConfig
 from pellucid.parts.attention import Attention, Widths, attend, attend_explicit
 from pellucid.parts.config import Dropout, StackConfig
 from pellucid.parts.embeddings import Embedding, Patches, Tokens
@@ -140,7 +141,7 @@ def test_batch_norm_equals_pytorchs_and_ignores_padding() -> None:
 )
 def test_sizes_that_do_not_fit_are_refused_by_the_config(sizes: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        StackConfig(**sizes)
+        ModelConfig(stack=StackConfig(**sizes))
     with pytest.raises(UserError, match="dropout.residual is 1.0"):
         Dropout(residual=1.0)
 

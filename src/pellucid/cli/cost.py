@@ -126,7 +126,7 @@ def config_in(folder: Path) -> Any:
     theirs = json.loads((folder / "config.json").read_text(encoding="utf-8")) if has_config(folder) else {}
     if "family" in theirs:  # a checkpoint's
         return from_dict(ModelConfig, theirs, str(folder / "config.json"))
-    return storage.read_config(folder / "config.json")[0]
+    return storage.read_config(folder)[0]
 
 
 def sizes(recipe: Recipe, args: argparse.Namespace) -> tuple[int, int]:

@@ -80,19 +80,20 @@ class Rules:
         if options.stop and tokenizer is None:
             raise UserError("stop strings need a tokenizer", "give one, or end at <eos> only")
         self.options, self.tokenizer = options, tokenizer
-        self.eos = config.eos_id
-        self.banned = [token for token in {config.pad_id, config.bos_id} - {None, self.eos} if token is not None]
+        self.ends = {token for token in (config.eos_id, *config.ends) if token is not None}
+        silent = (config.pad_id, config.bos_id) if config.suppress is None else config.suppress
+        self.banned = sorted({token for token in silent if token is not None} - self.ends)
 
     def log_probabilities(self, logits: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
-        """Logits [B,V] to log-probabilities [B,V]: <pad> and <bos> are never said; the repetition penalty
-        counts the tokens in `said`.
+        """Logits [B,V] to log-probabilities [B,V], those of the model, but -inf for what is never said (<pad> and <bos>, or what the
+        config says). The repetition penalty counts the tokens in `said`.
         """
         logits = penalise(logits, said, self.options.repetition_penalty)
-        return torch.log_softmax(forbid(logits, self.banned), dim=-1)
+        return forbid(torch.log_softmax(logits, dim=-1), self.banned)
 
     def ended(self, partial: Partial) -> bool:
         """The last token is <eos>, or the text now holds a stop string."""
-        return partial.chosen[-1] == self.eos or (bool(self.options.stop) and self._cut(partial)[1])
+        return partial.chosen[-1] in self.ends or (bool(self.options.stop) and self._cut(partial)[1])
 
     def score(self, log_probability: float, length: int) -> float:
         """log-probability / length**length_penalty."""
@@ -105,7 +106,7 @@ class Rules:
         return Hypothesis(self._ids(partial), score, finished, text)
 
     def _ids(self, partial: Partial) -> list[int]:
-        ids = partial.chosen[:-1] if partial.chosen and partial.chosen[-1] == self.eos else partial.chosen
+        ids = partial.chosen[:-1] if partial.chosen and partial.chosen[-1] in self.ends else partial.chosen
         return [*partial.request.prefix, *ids]
 
     def _cut(self, partial: Partial) -> tuple[str, bool]:

@@ -103,7 +103,7 @@ def speak(speaker: Speaker, requests: list[Request], rules: Rules) -> Iterator[E
         rows: list[int] = []
         for row, (token, chance) in enumerate(zip(tokens.tolist(), chances, strict=True)):
             living[row] = partial = living[row].plus(token, chance)
-            if token != rules.eos:
+            if token not in rules.ends:
                 yield partial.request.index, token
             ended = rules.ended(partial)
             if ended or len(partial.chosen) >= partial.request.limit:

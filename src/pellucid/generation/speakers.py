@@ -33,13 +33,13 @@ class Speaker(Protocol):
         ...
 
 
-def start_id(config: ModelConfig) -> int:
-    """The token that a text starts from when nothing else is there: <bos>, or <eos> where a model has no
-    <bos>.
-    """
+def start_ids(config: ModelConfig) -> list[int]:
+    """What a text starts from when nothing else is there: what the config says, <bos>, or <eos> where a model has no <bos>."""
+    if config.start:
+        return list(config.start)
     for token in (config.bos_id, config.eos_id):
         if token is not None:
-            return token
+            return [token]
     raise DataError(
         "the model has neither a <bos> nor an <eos> token, so nothing can start an empty text",
         "give a text to go on with, or set bos_id or eos_id in the model's config.json",
@@ -112,7 +112,7 @@ class GPTSpeaker:
     def __init__(self, model: nn.Module, inputs: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int]]) -> None:
         self.config: ModelConfig = model.config  # type: ignore[assignment]
         texts = zip(inputs, prefixes, strict=True)
-        begun = [[*(prompt or [start_id(self.config)]), *prefix] for prompt, prefix in texts]
+        begun = [[*(prompt or start_ids(self.config)), *prefix] for prompt, prefix in texts]
         self.past = _Past(model, [self._view(row) for row in begun])
 
     @staticmethod
@@ -153,7 +153,7 @@ class Seq2SeqSpeaker:
 
     def __init__(self, model: nn.Module, inputs: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int]]) -> None:
         config: ModelConfig = model.config  # type: ignore[assignment]
-        self.past = _Past(model, [[start_id(config), *prefix] for prefix in prefixes])
+        self.past = _Past(model, [[*start_ids(config), *prefix] for prefix in prefixes])
         source, self.source_keep = pad(inputs, left=False, device=self.past.device)
         with torch.no_grad():
             self.memory = self.past.model.encode(source, self.source_keep)
@@ -165,13 +165,13 @@ class Seq2SeqSpeaker:
         """
         _check_ids(source, config.vocab_size)
         _check_ids(prefix, config.decoder_vocab_size or config.vocab_size)
-        for what, length in (("has", len(source)), ("is forced to start with", len(prefix) + 1)):
+        for what, length in (("has", len(source)), ("is forced to start with", len(prefix) + len(start_ids(config)))):
             if length > config.max_length:
                 raise DataError(
                     f"{what} {length} tokens, and the model was made for {config.max_length}",
                     "split it, or train with a larger model.max_length",
                 )
-        return max(0, config.max_length - len(prefix))
+        return max(0, config.max_length + 1 - len(start_ids(config)) - len(prefix))
 
     @property
     def history(self) -> list[list[int]]:

@@ -138,7 +138,7 @@ def cache_bytes_per_token(config: ModelConfig, precision: str) -> int:
     """Keys and values of one token in all layers (of a Seq2Seq: of one token of the target; one of the source costs as much)."""
     s = config.stack
     layers = config.decoder_layers if config.family == "seq2seq" and config.decoder_layers else s.n_layers
-    return 2 * layers * (s.n_kv_heads or s.n_heads) * (s.d_model // s.n_heads) * _itemsize(precision)
+    return 2 * layers * (s.n_kv_heads or s.n_heads) * config.head_dim * _itemsize(precision)
 
 
 def by_part(model: nn.Module) -> dict[str, int]:

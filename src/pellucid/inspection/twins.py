@@ -20,8 +20,6 @@ from pellucid.inspection.axes import Sizes
 from pellucid.inspection.recorder import Recorder, Step
 from pellucid.models.build import FAMILIES, build
 from pellucid.models.config import ModelConfig
-from pellucid.parts.attention import Attention
-from pellucid.parts.positions import Rotary
 
 NOISY = logging.getLogger("torch._subclasses.fake_tensor")
 """It prints a traceback for each error, also for those that are expected."""
@@ -98,7 +96,6 @@ def family_twin(module: nn.Module, config: ModelConfig, inputs: Mapping[str, Any
     try:
         with mode, first.device:
             model = build(_twin_config(config, twin))
-            _free_head_dim(model)
     finally:
         torch.set_default_dtype(before)
     for ours, theirs in zip(model.modules(), module.modules(), strict=False):
@@ -124,9 +121,9 @@ def _twin_sizes(c: ModelConfig) -> dict[str, int]:
 
 def _real_sizes(c: ModelConfig, inputs: Mapping[str, Any]) -> dict[str, int]:
     s, side = c.stack, c.image_size // c.patch_size
-    kv_heads = s.n_kv_heads or s.n_heads
+    kv_heads, head_dim = s.n_kv_heads or s.n_heads, c.head_dim
     sizes = {"heads": s.n_heads, "kv_heads": kv_heads, "heads/kv_heads": s.n_heads // kv_heads}
-    sizes |= {"head_dim": s.d_model // s.n_heads, "head_dim/2": s.d_model // s.n_heads // 2, "d_model": s.d_model}
+    sizes |= {"head_dim": head_dim, "head_dim/2": head_dim // 2, "d_model": s.d_model}
     sizes |= {"d_model/2": (s.d_model + 1) // 2, "d_ff": s.d_ff, "vocab": c.decoder_vocab_size or c.vocab_size}
     sizes |= {"patch rows": side, "patch columns": side, "patches": side**2, "1+patches": 1 + side**2}
     sizes |= {"labels": c.n_labels}
@@ -146,6 +143,7 @@ def _twin_config(c: ModelConfig, sizes: Mapping[str, int]) -> ModelConfig:
     return replace(
         c,
         stack=stack,
+        heads=replace(c.heads, width=sizes["head_dim"]),  # heads·head_dim and d_model can be told apart
         vocab_size=VOCAB,
         decoder_vocab_size=VOCAB if c.decoder_vocab_size else None,
         pad_id=None if c.pad_id is None else 0,
@@ -155,23 +153,6 @@ def _twin_config(c: ModelConfig, sizes: Mapping[str, int]) -> ModelConfig:
         patch_size=PATCH,
         channels=CHANNELS,
     )
-
-
-def _free_head_dim(model: nn.Module) -> None:
-    """Heads wider than d_model / heads, so that heads·head_dim and d_model can be told apart."""
-    for part in model.modules():
-        if isinstance(part, Attention):
-            d, heads, bias = (
-                part.query.in_features,
-                part.query.out_features // part.head_dim,
-                part.query.bias is not None,
-            )
-            kv_heads = part.key.out_features // part.head_dim
-            part.head_dim = HEAD_DIM
-            part.query, part.out = nn.Linear(d, heads * HEAD_DIM, bias), nn.Linear(heads * HEAD_DIM, d, bias)
-            part.key, part.value = (nn.Linear(d, kv_heads * HEAD_DIM, bias) for _ in range(2))
-        elif isinstance(part, Rotary):
-            part.head_dim = HEAD_DIM
 
 
 def guess_axes(module: nn.Module, inputs: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

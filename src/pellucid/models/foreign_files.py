@@ -5,6 +5,7 @@ The rule: these files give what the model was trained on, or they say nothing. I
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import processors
@@ -95,8 +96,9 @@ def preprocessor(config: ModelConfig) -> dict[str, Any]:
 # --- the card -----------------------------------------------------------------------------------------------------------
 
 
-def card_of(config: ModelConfig, architecture: str, tokenizer: Tokenizer | None) -> str:
-    """README.md. `architecture`: the class of `transformers` that reads the weights, "" where there is none."""
+def card_of(config: ModelConfig, architecture: str, tokenizer: Tokenizer | None, strays: Sequence[str] = ()) -> str:
+    """README.md. `architecture`: the class of `transformers` that reads the weights, "" where there is none; `strays`: the settings that
+    left the nearest one."""
     s = config.stack
     reads = f"{config.channels} × {config.image_size} × {config.image_size} pixels" if config.family == "vit" else ""
     sizes = f"{s.n_layers} layers, d_model {s.d_model}, {s.n_heads} heads, {reads or f'vocabulary {config.vocab_size}'}"
@@ -104,6 +106,7 @@ def card_of(config: ModelConfig, architecture: str, tokenizer: Tokenizer | None)
         f'Loads in `transformers`: `AutoModelForCausalLM.from_pretrained("…")` gives a `{architecture}`.'
         if architecture
         else "Tensor names are Pellucid's own: `transformers` has no table for this shape. Load it with `pellucid.load`."
+        + "".join(f"\n- {stray}" for stray in strays)
     )
     parts = [f"# A {config.family} trained with Pellucid", f"{sizes}.", how, *_on_input(config, tokenizer)]
     return "---\nlibrary_name: pellucid\n---\n\n" + "\n\n".join(parts) + "\n"

@@ -1,14 +1,16 @@
 """GPT: a decoder alone. An input, a causal mask and a head (Radford et al. 2018; 2019; Touvron et al. 2023)."""
 
+from functools import partial
+
 from torch import nn
 
 from pellucid.models.config import ModelConfig
-from pellucid.models.inputs import make_embedding, refuse_too_long
+from pellucid.models.inputs import make_embedding, make_relative, make_tokens, refuse_too_long
 from pellucid.parts.cache import KeyValueCache, past, positions_of
 from pellucid.parts.heads import make_head
 from pellucid.parts.masks import Mask
 from pellucid.parts.shapes import Ids, Keep, Logits, States
-from pellucid.parts.stack import Stack, make_relative
+from pellucid.parts.stack import Block, Stack
 
 
 class GPT(nn.Module):
@@ -17,11 +19,9 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, c = config, config
-        self.embed = make_embedding(c, c.vocab_size)
-        self.stack = Stack(
-            c.stack, relative=make_relative(c.positions, c.stack, base=c.rope_base, scaling=c.rope_scaling)
-        )
-        self.head = make_head(self.embed.tokens, c.tied, c.head_bias)
+        self.embed = make_embedding(c, make_tokens(c, c.vocab_size))
+        self.stack = Stack(c.stack, partial(Block, heads=c.heads), make_relative(c))
+        self.head = make_head(self.embed.tokens, c.tied, c.head_bias, c.head_scale)
 
     def forward(self, ids: Ids, keep: Keep | None = None, cache: KeyValueCache | None = None) -> Logits:
         """[B,T] to logits [B,T,V]. keep [B,K] True on real tokens, K = cache.length + T; None = all. The cache grows by T."""
@@ -32,7 +32,8 @@ class GPT(nn.Module):
         positions, key_positions = positions_of(keep, ids.shape[1], past(cache), ids.device)
         refuse_too_long(self.config, key_positions.shape[1])
         x = self.embed(ids, positions)
-        return self.stack(x, positions, key_positions, cache, mask=Mask(causal=True, keep=keep))
+        mask = Mask(causal=True, window=self.config.window, keep=keep)
+        return self.stack(x, positions, key_positions, cache, mask=mask)
 
     def new_cache(self) -> KeyValueCache:
         """An empty cache for generation."""

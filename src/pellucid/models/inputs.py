@@ -1,4 +1,4 @@
-"""What families share at their input: the embedding a config names, and the limit of its positions."""
+"""What families share at their input: the embedding and the positions a config names, and the limit of those."""
 
 from collections.abc import Callable
 
@@ -7,24 +7,49 @@ from torch import nn
 from pellucid.errors import UserError
 from pellucid.models.config import ModelConfig
 from pellucid.parts.embeddings import Embedding, Tokens
-from pellucid.parts.positions import Learned, Sinusoidal
+from pellucid.parts.positions import Alibi, Learned, Rotary, Sinusoidal, T5Bias
+from pellucid.parts.stack import AsAngles, AsBias
 
-ABSOLUTE: dict[str, Callable[[ModelConfig], nn.Module | None]] = {
-    "sinusoidal": lambda c: Sinusoidal(c.stack.d_model),
-    "learned": lambda c: Learned(c.max_length, c.stack.d_model),
-    "rotary": lambda c: None,
-    "alibi": lambda c: None,
-    "t5": lambda c: None,
+Absolute = Callable[[ModelConfig], nn.Module | None]
+Relative = Callable[[ModelConfig, bool], nn.Module | None]
+
+POSITIONS: dict[str, tuple[Absolute, Relative]] = {
+    "sinusoidal": (lambda c: Sinusoidal(c.stack.d_model), lambda c, both: None),
+    "learned": (lambda c: Learned(c.max_length, c.stack.d_model), lambda c, both: None),
+    "rotary": (lambda c: None, lambda c, both: AsAngles(Rotary(c.head_dim, c.rope_base, c.rope_scaling))),
+    "alibi": (lambda c: None, lambda c, both: AsBias(Alibi(c.stack.n_heads))),
+    "t5": (
+        lambda c: None,
+        lambda c, both: AsBias(T5Bias(c.stack.n_heads, c.relative_buckets, c.relative_distance, both)),
+    ),
 }
+"""What is added to the embeddings, and what attention is told: (config, whether tokens see what comes after them)."""
+
+
+def make_tokens(config: ModelConfig, vocab_size: int) -> Tokens:
+    """A table of vectors; a padding token that also starts or ends texts is trained like any other."""
+    c = config
+    speaks = c.pad_id in (c.bos_id, c.eos_id, *c.start, *c.ends)
+    return Tokens(vocab_size, c.stack.d_model, None if speaks else c.pad_id)
 
 
 def make_embedding(
-    config: ModelConfig, vocab_size: int, segments: nn.Module | None = None, norm: nn.Module | None = None
+    config: ModelConfig, tokens: Tokens, segments: nn.Module | None = None, norm: nn.Module | None = None
 ) -> Embedding:
     """Tokens and absolute positions as the config names them; segments and norm where a family has them."""
-    tokens = Tokens(vocab_size, config.stack.d_model, config.pad_id)
-    positions = ABSOLUTE[config.positions](config)
-    return Embedding(tokens, positions, segments, norm, config.scale_embedding, config.stack.dropout.embedding)
+    c = config
+    return Embedding(tokens, _of(c)[0](c), segments, norm, c.scale_embedding, c.stack.dropout.embedding)
+
+
+def make_relative(config: ModelConfig, bidirectional: bool = False) -> nn.Module | None:
+    """The relative positions a config names, as the stack takes them."""
+    return _of(config)[1](config, bidirectional)
+
+
+def _of(config: ModelConfig) -> tuple[Absolute, Relative]:
+    if config.positions not in POSITIONS:
+        raise UserError(f"a {config.family} has no positions {config.positions!r}", f"choose {', '.join(POSITIONS)}")
+    return POSITIONS[config.positions]
 
 
 def refuse_too_long(config: ModelConfig, length: int) -> None:

@@ -1,35 +1,38 @@
 """Seq2Seq: an encoder reads the source, a decoder writes the target and looks back at it (Vaswani et al. 2017)."""
 
 from dataclasses import replace
+from functools import partial
 
 from torch import nn
 
 from pellucid.models.config import ModelConfig
-from pellucid.models.inputs import make_embedding, refuse_too_long
+from pellucid.models.inputs import make_embedding, make_relative, make_tokens, refuse_too_long
 from pellucid.parts.cache import KeyValueCache, past, positions_of
 from pellucid.parts.heads import make_head
 from pellucid.parts.masks import Mask
-from pellucid.parts.norms import working
+from pellucid.parts.norms import make_norm, working
 from pellucid.parts.shapes import Ids, Keep, Logits, Memory, SourceIds, SourceKeep, States
-from pellucid.parts.stack import Block, CrossBlock, Stack, make_relative
+from pellucid.parts.stack import Block, CrossBlock, Stack
 
 
 class Seq2Seq(nn.Module):
-    """One embedding for both sides, tied to the head, as in the paper; with `decoder_vocab_size` the decoder has its own, as tutorials
-    write it.
+    """One table of tokens for both sides, tied to the head, as in the paper; with `decoder_vocab_size` the decoder has its own, as
+    tutorials write it. Learned positions and norms of the embeddings are each side's own.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, c = config, config
         decoder = replace(c.stack, n_layers=c.stack.n_layers if c.decoder_layers is None else c.decoder_layers)
-        self.embed = make_embedding(c, c.vocab_size)
-        self.embed_target = make_embedding(c, c.decoder_vocab_size) if c.decoder_vocab_size else self.embed
-        self.encoder = Stack(c.stack, Block, make_relative(c.positions, c.stack, True, c.rope_base, c.rope_scaling))
-        self.decoder = Stack(
-            decoder, CrossBlock, make_relative(c.positions, c.stack, False, c.rope_base, c.rope_scaling)
-        )
-        self.head = make_head(self.embed_target.tokens, c.tied, c.head_bias)
+        tokens = make_tokens(c, c.vocab_size)
+        theirs = make_tokens(c, c.decoder_vocab_size) if c.decoder_vocab_size else tokens
+        self.embed, self.embed_target = (make_embedding(c, one, norm=self._norm()) for one in (tokens, theirs))
+        self.encoder = Stack(c.stack, partial(Block, heads=c.heads), make_relative(c, bidirectional=True))
+        self.decoder = Stack(decoder, partial(CrossBlock, heads=c.heads), make_relative(c))
+        self.head = make_head(self.embed_target.tokens, c.tied, c.head_bias, c.head_scale)
+
+    def _norm(self) -> nn.Module | None:
+        return make_norm(self.config.stack.norm, self.config.stack.d_model) if self.config.embedding_norm else None
 
     def forward(
         self, source: SourceIds, target: Ids, source_keep: SourceKeep | None = None, target_keep: Keep | None = None
@@ -42,7 +45,8 @@ class Seq2Seq(nn.Module):
         """The source [B,S] as memory [B,S,D]. Raises UserError when it is longer than the model's positions."""
         positions, keys = positions_of(keep, source.shape[1], 0, source.device)
         refuse_too_long(self.config, source.shape[1])
-        return working(self.encoder(self.embed(source, positions), positions, keys, mask=Mask(keep=keep)))
+        mask = Mask(window=self.config.window, keep=keep)
+        return working(self.encoder(self.embed(source, positions), positions, keys, mask=mask))
 
     def decode(
         self,
@@ -57,7 +61,8 @@ class Seq2Seq(nn.Module):
         positions, keys = positions_of(keep, ids.shape[1], past(cache), ids.device)
         refuse_too_long(self.config, keys.shape[1])
         x = self.embed_target(ids, positions)
-        side = {"mask": Mask(causal=True, keep=keep), "memory": memory, "memory_mask": Mask(keep=memory_keep)}
+        mask = Mask(causal=True, window=self.config.window, keep=keep)
+        side = {"mask": mask, "memory": memory, "memory_mask": Mask(keep=memory_keep)}
         return self.decoder(x, positions, keys, cache, **side)
 
     def new_cache(self) -> KeyValueCache:

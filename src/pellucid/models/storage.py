@@ -9,27 +9,26 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pellucid.errors import DataError, did_you_mean
+from pellucid.errors import DataError, UserError, did_you_mean
 from pellucid.models.build import FAMILIES
 from pellucid.models.config import ModelConfig
 from pellucid.models.foreign_files import card_of, label_names, preprocessor, tokenizer_config, with_edges
-from pellucid.models.pretrained import gpt2, llama
-from pellucid.models.pretrained.mapping import shapes_of_theirs, to_ours, to_theirs
+from pellucid.models.pretrained.families import FOREIGN, home
+from pellucid.models.pretrained.family import Family
+from pellucid.models.pretrained.fields import spoken, to_speak
+from pellucid.models.pretrained.mapping import Row, row, shapes_of_theirs, to_ours, to_theirs
+from pellucid.models.weights import Weights, open_weights, refuse_remote_code
 from pellucid.records import from_dict
 from pellucid.text.tokenizer import Tokenizer
 
-FOREIGN: dict[str, ModuleType] = {family.MODEL_TYPE: family for family in (llama, gpt2)}
 OWN_PREFIX = "pellucid-"
 
 
@@ -51,44 +50,82 @@ def save(model: nn.Module, folder: Path, tokenizer: Tokenizer | None = None, car
 def _write_folder(model: nn.Module, folder: Path, tokenizer: Tokenizer | None, card: str) -> None:
     folder.mkdir(parents=True)
     config: ModelConfig = model.config  # type: ignore[assignment]
-    family = next((f for f in FOREIGN.values() if f.fits(config)), None)
+    family, strays = home(config)
     tensors = {name: p.detach().float().cpu().contiguous() for name, p in model.named_parameters()}
-    tensors = to_theirs(family.rows(config), tensors) if family else tensors
+    if family:
+        tensors = to_theirs(family.rows(config), tensors, family.order(config)) | family.computed(config)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    ids = {f"{name}_token_id": getattr(config, f"{name}_id") for name in ("pad", "bos", "eos")}
+    ids, speaks = to_speak(config)
     _write(folder / "config.json", _config_json(config, family) | label_names(config) | ids)
-    _write(folder / "generation_config.json", ids)
+    _write(folder / "generation_config.json", speaks)
     if tokenizer is not None:
         with_edges(tokenizer, config).save(folder / "tokenizer.json")
         _write(folder / "tokenizer_config.json", tokenizer_config(tokenizer, config))
     if config.family == "vit":
         _write(folder / "preprocessor_config.json", preprocessor(config))
-    told = card or card_of(config, family.ARCHITECTURE if family else "", tokenizer)
+    told = card or card_of(config, family.architecture(config) if family else "", tokenizer, strays)
     (folder / "README.md").write_text(told, encoding="utf-8")
 
 
 def load(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") -> tuple[nn.Module, Tokenizer | None]:
-    """The model, in evaluation mode, and its tokenizer if the folder has one.
+    """The model, in evaluation mode, and its tokenizer if the folder has one. Beside the model itself little memory is needed.
 
     Raises DataError naming the file and what is missing, unexpected, misshapen or not understood.
     """
-    config, family = read_config(folder / "config.json")
+    read_json(folder / "config.json")  # a folder without one is no model folder, whatever its weights
+    weights = open_weights(folder)
+    config, family = read_config(folder, weights.shapes)
+    tokenizer = Tokenizer.load(folder) if _has_tokenizer(folder) else None
+    if tokenizer is not None:
+        config = _agreed(folder, config, tokenizer)
     with torch.device("meta"):
         model = FAMILIES[config.family][0](config)
-    shapes = {name: p.shape for name, p in model.named_parameters()}
-    rows = family.rows(config) if family else None
-    tidy = partial(family.tidy, c=config) if family else None
-    expected = shapes_of_theirs(rows, shapes) if rows else {name: tuple(shape) for name, shape in shapes.items()}
-    tensors = _read_tensors(folder / "model.safetensors", expected, tidy, dtype, device)
-    _put(model, to_ours(rows, tensors, shapes) if rows else tensors)
-    has_tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")) or any(
-        folder.glob("tok*.bin")
-    )
-    tokenizer = Tokenizer.load(folder) if has_tokenizer else None
-    if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
+    _put(model, _read(weights, config, family, model, dtype, device))
+    return model.eval(), tokenizer
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    names = ("tokenizer.json", "vocab.json", "vocab.txt", "tok*.bin", "*.model", "*.spm")
+    return any(found.is_file() for name in names for found in folder.glob(name))
+
+
+def _agreed(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """A BERT's config.json does not name the tokens around a text: the tokenizer does."""
+    if tokenizer.vocab_size > (config.vocab_size or tokenizer.vocab_size):
         sizes = f"the tokenizer knows {tokenizer.vocab_size} tokens, the model {config.vocab_size}"
         raise DataError(f"{folder}: {sizes}", "the tokenizer belongs to another model")
-    return model.eval(), tokenizer
+    if config.family != "bert":
+        return config
+    ids = {name: getattr(tokenizer, name) for name in ("bos_id", "eos_id") if getattr(config, name) is None}
+    return dataclasses.replace(config, **ids)
+
+
+def _read(
+    weights: Weights, config: ModelConfig, family: Family | None, model: nn.Module, dtype: Any, device: str
+) -> dict[str, Tensor]:
+    """The parameters of `model`, by our names, once all names and shapes in the files are known to fit."""
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    rows = family.rows(config) if family else [row(name, name) for name in shapes]
+    order = family.order(config) if family else None
+    computed = family.computed(config) if family else {}
+    by_name: dict[str, Row] = {r.theirs: r for r in rows}
+    tidied = {name: family.tidy(name, config) if family else name for name in weights.shapes}
+    names = {name: tidy for name, tidy in tidied.items() if tidy is not None}
+    expected = shapes_of_theirs(rows, shapes) | {name: tuple(t.shape) for name, t in computed.items()}
+    _compare(weights.where, expected, {tidy: weights.shapes[name] for name, tidy in names.items()})
+    parameters: dict[str, Tensor] = {}
+    for name, tensor in weights.tensors(names, device, dtype):
+        if names[name] in computed:
+            _as_computed(weights.where, name, tensor, computed[names[name]])
+        else:
+            parameters |= to_ours([by_name[names[name]]], {names[name]: tensor}, shapes, order)
+    return parameters
+
+
+def _as_computed(where: Path, name: str, found: Tensor, ours: Tensor) -> None:
+    apart = (found.float().cpu() - ours).abs().max().item()
+    if not apart < (1e-5 if found.dtype == torch.float32 else 1e-2):
+        raise DataError(f"{where}: {name} is not what it is computed from, by {apart:.2g}", "it was trained: not read")
 
 
 def assemble(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> nn.Module:
@@ -107,58 +144,51 @@ def _put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(tensors), assign=True, strict=False)
 
 
-def _config_json(config: ModelConfig, family: ModuleType | None) -> dict[str, Any]:
+def _config_json(config: ModelConfig, family: Family | None) -> dict[str, Any]:
     if family:
-        common = {
-            "architectures": [family.ARCHITECTURE],
-            "model_type": family.MODEL_TYPE,
-            "vocab_size": config.vocab_size,
-        }
-        return common | family.from_config(config) | {"dtype": "float32"}
+        says = {"architectures": [family.architecture(config)], "model_type": family.model_type, "dtype": "float32"}
+        return says | {"vocab_size": config.vocab_size} | family.from_config(config)
     ours = FAMILIES[config.family][0].__name__
     return {"architectures": [ours], "model_type": OWN_PREFIX + config.family, "pellucid": dataclasses.asdict(config)}
 
 
-def read_config(path: Path) -> tuple[ModelConfig, ModuleType | None]:
-    try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path.parent} is no model folder: it has no config.json", "give a run folder or a model folder"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is damaged: {error}", "copy the model again") from None
-    kind = theirs.get("model_type", "") if isinstance(theirs, dict) else ""
-    if str(kind).startswith(OWN_PREFIX):
-        return from_dict(ModelConfig, theirs["pellucid"], str(path)), None
+def read_config(folder: Path, names: Collection[str] = ()) -> tuple[ModelConfig, Family | None]:
+    """What a folder's config.json describes, and the foreign family it is of. names: of the tensors beside it, where they are known."""
+    path = folder / "config.json"
+    theirs = read_json(path)
+    refuse_remote_code(theirs, path)
+    kind = str(theirs.get("model_type", ""))
+    if kind.startswith(OWN_PREFIX):
+        return from_dict(ModelConfig, theirs.get("pellucid", {}), str(path)), None
     if kind not in FOREIGN:
         known = [*FOREIGN, *(OWN_PREFIX + name for name in FAMILIES)]
-        raise DataError(f"{path}: models of type {kind!r} cannot be read yet", did_you_mean(str(kind), known))
+        raise DataError(f"{path}: models of type {kind!r} cannot be read yet", did_you_mean(kind, known))
+    speaks = folder / "generation_config.json"
     try:
-        return FOREIGN[kind].to_config(theirs), FOREIGN[kind]
+        config = FOREIGN[kind].to_config(theirs, names)
+        ids = spoken(theirs, read_json(speaks) if speaks.is_file() else {}, config.family)
+        return dataclasses.replace(config, **ids), FOREIGN[kind]
     except KeyError as error:
         raise DataError(f"{path}: field {error} is missing", "copy the model again") from None
+    except (DataError, UserError) as error:
+        raise DataError(f"{path}: {error.problem.removeprefix('config.json: ')}", error.remedy) from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: a field is not of its type ({error})", "copy the model again") from None
 
 
-def _read_tensors(
-    path: Path, expected: Mapping[str, tuple[int, ...]], tidy: Any, dtype: torch.dtype | None, device: str
-) -> dict[str, Tensor]:
-    """The tensors of a file under the names `expected` has, once all names and shapes are known to fit."""
+def read_json(path: Path) -> dict[str, Any]:
+    """An object in a JSON file of a model folder. Raises DataError naming the file."""
     try:
-        with safe_open(path, "pt", device=device) as file:
-            names = {(tidy(name) if tidy else name): name for name in file.keys()}
-            names.pop(None, None)
-            found = {name: tuple(file.get_slice(theirs).get_shape()) for name, theirs in names.items()}
-            _compare(path, expected, found)
-            return {name: file.get_tensor(theirs).to(dtype) for name, theirs in names.items()}
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if (path.parent / "model.safetensors.index.json").exists():
-            raise DataError(
-                f"{path.parent}: weights in several files cannot be read yet", "merge them into one"
-            ) from None
-        raise DataError(f"{path} does not exist", "a model folder holds config.json and model.safetensors") from None
-    except SafetensorError as error:
-        raise DataError(f"{path} is damaged: {error}", "copy or train the model again") from None
+        raise DataError(
+            f"{path.parent} is no model folder: it has no {path.name}", "give a run folder or a model folder"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {str(error)[:200]}", "copy the model again") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged: it holds no table of fields", "copy the model again")
+    return content
 
 
 def _compare(path: Path, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:

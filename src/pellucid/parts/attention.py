@@ -7,6 +7,7 @@ q [B,H,Q,C], k [B,G,K,C], v [B,G,K,Cv] -> [B,H,Q,Cv]; a query that may look at n
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -104,19 +105,20 @@ class Attend(nn.Module):
 
 @dataclass(frozen=True)
 class Widths:
-    """What comes in: the widths of queries, keys and values."""
+    """What comes in: the widths of queries, keys and values; and that of a head, None = d_model / n_heads."""
 
     query: int
     key: int
     value: int
+    head: int | None = None
 
 
 class Attention(nn.Module):
     """Multi-head attention. Keys default to the queries (self-attention), values to the keys.
 
     n_kv_heads < n_heads: grouped queries; 1: multi-query (Shazeer 2019). `widths` where inputs are not d_model wide. `norm`, made for
-    head_dim, is applied to queries and keys (Henry et al. 2020). Projections are named query, key, value, out; head h owns the rows
-    h·C … (h+1)·C.
+    head_dim, is applied to queries and keys (Henry et al. 2020). bias "inputs": of queries, keys and values, not of what comes out.
+    Projections are named query, key, value, out; head h owns the rows h·C … (h+1)·C.
     """
 
     def __init__(
@@ -125,22 +127,22 @@ class Attention(nn.Module):
         n_heads: int,
         n_kv_heads: int | None = None,
         widths: Widths | None = None,
-        bias: bool = True,
+        bias: bool | Literal["inputs"] = True,
         score: Dot | nn.Module | None = None,
         norm: type[nn.Module] | partial | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         n_kv_heads, widths = n_kv_heads or n_heads, widths or Widths(d_model, d_model, d_model)
-        if d_model % n_heads or n_heads % n_kv_heads:
+        if (widths.head is None and d_model % n_heads) or n_heads % n_kv_heads:
             raise ValueError(
                 f"d_model {d_model} must be a multiple of n_heads {n_heads}, and that of n_kv_heads {n_kv_heads}"
             )
-        self.head_dim = d_model // n_heads
-        self.query = nn.Linear(widths.query, d_model, bias)
-        self.key = nn.Linear(widths.key, n_kv_heads * self.head_dim, bias)
-        self.value = nn.Linear(widths.value, n_kv_heads * self.head_dim, bias)
-        self.out = nn.Linear(d_model, d_model, bias)
+        self.head_dim = widths.head or d_model // n_heads
+        self.query = nn.Linear(widths.query, n_heads * self.head_dim, bool(bias))
+        self.key = nn.Linear(widths.key, n_kv_heads * self.head_dim, bool(bias))
+        self.value = nn.Linear(widths.value, n_kv_heads * self.head_dim, bool(bias))
+        self.out = nn.Linear(n_heads * self.head_dim, d_model, bias is True)
         self.norm_query, self.norm_key = (
             (norm(self.head_dim), norm(self.head_dim)) if norm else (nn.Identity(), nn.Identity())
         )

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pellucid.errors import UserError
 
-FeedForwardKind = Literal["relu", "gelu", "gelu_tanh", "swiglu", "geglu"]
+FeedForwardKind = Literal["relu", "gelu", "gelu_tanh", "silu", "swiglu", "geglu", "geglu_tanh"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,18 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Heads:
+    """How attention heads are made where it is not the usual way. width: of a head (None = d_model / n_heads); bias: in which projections
+    (None = as stack.bias, "inputs" = of queries, keys and values only); norm: over each head's queries and keys (Henry et al. 2020);
+    score: dot products as they are, or divided by √width."""
+
+    width: int | None = None
+    bias: Literal["none", "inputs", "all"] | None = None
+    norm: Literal["none", "rms"] = "none"
+    score: Literal["scaled_dot", "dot"] = "scaled_dot"
+
+
+@dataclass(frozen=True)
 class StackConfig:
     """What every family has in common. `n_kv_heads` None = as many as queries; `bias` = biases in every linear layer."""
 
@@ -55,7 +67,5 @@ class StackConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"stack.{name} is {getattr(self, name)}", "it must be at least 1")
         n_kv_heads = self.n_heads if self.n_kv_heads is None else self.n_kv_heads
-        if self.d_model % self.n_heads:
-            raise UserError(f"stack.d_model {self.d_model} is not a multiple of stack.n_heads {self.n_heads}")
         if n_kv_heads < 1 or self.n_heads % n_kv_heads:
             raise UserError(f"stack.n_heads {self.n_heads} is not a multiple of stack.n_kv_heads {n_kv_heads}")

@@ -95,18 +95,40 @@ class Embedding(nn.Module):
         return self.dropout(self.norm(x))
 
 
-class Patches(nn.Module):
-    """Square patches of an image, each flattened and projected (Dosovitskiy et al. 2021, section 3.1), behind one trained class token."""
+class BehindClass(nn.Module):
+    """Positions of patches behind a class token, which has none (He et al. 2022)."""
 
-    def __init__(self, patch_size: int, channels: int, n_patches: int, d_model: int, dropout: float = 0.0) -> None:
+    def __init__(self, positions: nn.Module) -> None:
+        super().__init__()
+        self.patches = positions
+
+    def forward(self, positions: Positions) -> Tensor:
+        """Places [B|1,1+P], the class token's first, to vectors [B|1,1+P,D]."""
+        return F.pad(self.patches(positions[:, 1:] - 1), (0, 0, 1, 0))
+
+
+class Patches(nn.Module):
+    """Square patches of an image, each flattened and projected (Dosovitskiy et al. 2021, section 3.1), behind one trained class token.
+    positions: of the class token and the patches; None = learned."""
+
+    def __init__(
+        self,
+        patch_size: int,
+        channels: int,
+        n_patches: int,
+        d_model: int,
+        dropout: float = 0.0,
+        positions: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.project = nn.Conv2d(channels, d_model, patch_size, stride=patch_size)
         self.class_token = nn.Parameter(torch.zeros(1, 1, d_model))
-        self.positions = Learned(n_patches + 1, d_model)
+        self.positions = positions or Learned(n_patches + 1, d_model)
         self.dropout = Dropout(dropout)
 
     def forward(self, images: Tensor) -> States:
         """[B,channels,height,width] to [B,1+P,D], patches row by row."""
         x = self.project(images).flatten(2).transpose(1, 2)
         x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)
-        return self.dropout(x + self.positions(torch.arange(x.shape[1], device=x.device).unsqueeze(0)))
+        places = torch.arange(x.shape[1], device=x.device).unsqueeze(0)
+        return self.dropout((x + self.positions(places)).to(x.dtype))

@@ -50,8 +50,10 @@ FEED_FORWARDS: dict[str, Callable[..., nn.Module]] = {
     "relu": partial(MLP, activation=F.relu),
     "gelu": partial(MLP, activation=F.gelu),
     "gelu_tanh": partial(MLP, activation=partial(F.gelu, approximate="tanh")),
+    "silu": partial(MLP, activation=F.silu),
     "swiglu": partial(GatedMLP, activation=F.silu),
     "geglu": partial(GatedMLP, activation=F.gelu),
+    "geglu_tanh": partial(GatedMLP, activation=partial(F.gelu, approximate="tanh")),
 }
 
 

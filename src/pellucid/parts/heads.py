@@ -1,5 +1,7 @@
 """Heads: what a family says about its states. Logits tied to the embedding or free, masked words, classes."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,6 +10,21 @@ from pellucid.parts.dropout import Dropout
 from pellucid.parts.embeddings import Tokens
 from pellucid.parts.losses import linear_cross_entropy
 from pellucid.parts.shapes import Keep, States
+
+
+class Scale(nn.Module):
+    """x times a fixed number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return x * self.factor
+
+    def extra_repr(self) -> str:
+        return f"{self.factor:g}"
 
 
 class FreeHead(nn.Module):
@@ -29,25 +46,27 @@ class FreeHead(nn.Module):
 
 
 class TiedHead(nn.Module):
-    """The embedding's own table, transposed (Press & Wolf 2017), with or without a bias of its own."""
+    """The embedding's own table, transposed (Press & Wolf 2017), with or without a bias of its own. scale: what states are multiplied
+    with first."""
 
-    def __init__(self, tokens: Tokens, bias: bool = False) -> None:
+    def __init__(self, tokens: Tokens, bias: bool = False, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = nn.Identity() if scale == 1.0 else Scale(scale)
         self.bias = nn.Parameter(torch.zeros(tokens.weight.shape[0])) if bias else None
         self._tokens = (tokens,)  # in a tuple: the table belongs to the embedding and is listed once
 
     def forward(self, states: Tensor) -> Tensor:
         """[…,D] to logits […,V]."""
-        return F.linear(states, self._tokens[0].table(), self.bias)
+        return F.linear(self.scale(states), self._tokens[0].table(), self.bias)
 
     def loss(self, states: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Summed cross-entropy in nats of states [N,D] for targets [N]; all logits are never held at once."""
-        return linear_cross_entropy(states, self._tokens[0].table(), self.bias, targets, label_smoothing)
+        return linear_cross_entropy(self.scale(states), self._tokens[0].table(), self.bias, targets, label_smoothing)
 
 
-def make_head(tokens: Tokens, tied: bool, bias: bool) -> nn.Module:
-    """The head a config names, for the vocabulary of `tokens`."""
-    return TiedHead(tokens, bias) if tied else FreeHead(tokens.weight.shape[1], tokens.weight.shape[0], bias)
+def make_head(tokens: Tokens, tied: bool, bias: bool, scale: float = 1.0) -> nn.Module:
+    """The head a config names, for the vocabulary of `tokens`; a free one finds its own scale."""
+    return TiedHead(tokens, bias, scale) if tied else FreeHead(tokens.weight.shape[1], tokens.weight.shape[0], bias)
 
 
 class MaskedWordHead(nn.Module):
@@ -71,12 +90,15 @@ class MaskedWordHead(nn.Module):
         return self.logits.loss(self.transform(states), targets, label_smoothing)
 
 
-class Pooler(nn.Module):
-    """tanh(dense(first token)): BERT's pooled vector of a text."""
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
-    def __init__(self, d_model: int) -> None:
+
+class Pooler(nn.Module):
+    """tanh(dense(first token)): BERT's pooled vector of a text; with "relu" DistilBERT's."""
+
+    def __init__(self, d_model: int, activation: str = "tanh") -> None:
         super().__init__()
-        self.dense = nn.Linear(d_model, d_model)
+        self.dense, self.activation = nn.Linear(d_model, d_model), ACTIVATIONS[activation]
 
     def forward(self, states: States, keep: Keep | None = None) -> Tensor:
         """[B,T,D] to [B,D], of the first token that `keep` [B,T] calls real."""
@@ -85,19 +107,28 @@ class Pooler(nn.Module):
             if keep is None
             else states[torch.arange(len(states), device=states.device), keep.int().argmax(1)]
         )
-        return torch.tanh(self.dense(first))
+        return self.activation(self.dense(first))
 
 
 class LabelHead(nn.Module):
     """A label for a text: linear(dropout(pooled)) (Devlin et al. 2019, section 4.1)."""
 
-    def __init__(self, d_model: int, n_labels: int, dropout: float = 0.0) -> None:
+    def __init__(self, d_model: int, n_labels: int, dropout: float = 0.0, activation: str = "tanh") -> None:
         super().__init__()
-        self.pool, self.dropout, self.classifier = Pooler(d_model), Dropout(dropout), nn.Linear(d_model, n_labels)
+        self.pool, self.dropout = Pooler(d_model, activation), Dropout(dropout)
+        self.classifier = nn.Linear(d_model, n_labels)
 
     def forward(self, states: States, keep: Keep | None = None) -> Tensor:
         """[B,T,D] to logits [B,n_labels]."""
         return self.classifier(self.dropout(self.pool(states, keep)))
+
+
+class StatesHead(nn.Module):
+    """No head: the states as they are."""
+
+    def forward(self, states: States, keep: Keep | None = None) -> States:
+        """[B,T,D] to the same."""
+        return states
 
 
 class TagHead(nn.Module):

@@ -95,8 +95,9 @@ class Mask:
         return not self.constraints or (n_query == 1 and self.constraints == {"causal"})
 
     def is_causal(self, n_query: int, n_key: int) -> bool:
-        """Exactly what a kernel's causal flag means: purely causal, as many queries as keys."""
-        return self.constraints == {"causal"} and n_query == n_key
+        """Exactly what a kernel's causal flag means: purely causal (a window may be as wide as the text), as many queries as keys."""
+        wide = {"window"} if self.window is not None and self.window >= n_key else set()
+        return self.constraints - wide == {"causal"} and n_query == n_key
 
     def dense(self, n_query: int, n_key: int, device: torch.device | str | None = None) -> Tensor:
         """Bool [1|B, 1, Q, K], True = may look."""

@@ -3,24 +3,36 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import repeat
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
-from pellucid.parts.attention import OPEN, Attention
+from pellucid.parts.attention import OPEN, Attention, Widths
 from pellucid.parts.cache import NO_CACHE, KeyValueCache, LayerCache
-from pellucid.parts.config import StackConfig
+from pellucid.parts.config import Heads, Norm, StackConfig
 from pellucid.parts.feedforward import make_feedforward
 from pellucid.parts.masks import Mask
 from pellucid.parts.norms import make_norm
-from pellucid.parts.positions import Alibi, Rotary, T5Bias
+from pellucid.parts.positions import Rotary
 from pellucid.parts.residual import Residual
+from pellucid.parts.scores import Dot, ScaledDot
 from pellucid.parts.shapes import KeyPositions, Memory, Positions, States
 
+SCORES: dict[str, type[nn.Module]] = {"scaled_dot": ScaledDot, "dot": Dot}
+USUAL = Heads()
 
-def _attention(config: StackConfig) -> Attention:
+
+def _attention(config: StackConfig, heads: Heads) -> Attention:
+    c = config
     return Attention(
-        config.d_model, config.n_heads, config.n_kv_heads, bias=config.bias, dropout=config.dropout.attention
+        c.d_model,
+        c.n_heads,
+        c.n_kv_heads,
+        Widths(c.d_model, c.d_model, c.d_model, heads.width),
+        {None: c.bias, "none": False, "inputs": "inputs", "all": True}[heads.bias],  # type: ignore[arg-type]
+        SCORES[heads.score](),
+        partial(make_norm, Norm("rms", c.norm.eps)) if heads.norm == "rms" else None,
+        c.dropout.attention,
     )
 
 
@@ -36,9 +48,9 @@ def _feedforward(config: StackConfig) -> Residual:
 class Block(nn.Module):
     """Self-attention, then feed-forward: an encoder's layer, or with a causal mask a GPT's."""
 
-    def __init__(self, config: StackConfig) -> None:
+    def __init__(self, config: StackConfig, heads: Heads = USUAL) -> None:
         super().__init__()
-        self.attention = _residual(config, _attention(config))
+        self.attention = _residual(config, _attention(config, heads))
         self.feedforward = _feedforward(config)
 
     def forward(self, x: States, cache: LayerCache = NO_CACHE, **side: Any) -> States:
@@ -49,10 +61,10 @@ class Block(nn.Module):
 class CrossBlock(nn.Module):
     """Self-attention, attention to a memory, feed-forward: a decoder's layer (Vaswani et al. 2017, section 3.1)."""
 
-    def __init__(self, config: StackConfig) -> None:
+    def __init__(self, config: StackConfig, heads: Heads = USUAL) -> None:
         super().__init__()
-        self.attention = _residual(config, _attention(config))
-        self.cross = _residual(config, _attention(config))
+        self.attention = _residual(config, _attention(config, heads))
+        self.cross = _residual(config, _attention(config, heads))
         self.feedforward = _feedforward(config)
 
     def forward(
@@ -121,21 +133,3 @@ class Stack(nn.Module):
         for block, layer in zip(self.blocks, cache.layers if cache else repeat(NO_CACHE), strict=False):
             x = block(x, cache=layer, **side)
         return self.norm(x)
-
-
-PositionKind = Literal["sinusoidal", "learned", "rotary", "alibi", "t5"]
-
-RELATIVE: dict[str, Callable[..., nn.Module]] = {
-    "sinusoidal": lambda config, bidirectional, rope: NotRelative(),
-    "learned": lambda config, bidirectional, rope: NotRelative(),
-    "rotary": lambda config, bidirectional, rope: AsAngles(rope(config.d_model // config.n_heads)),
-    "alibi": lambda config, bidirectional, rope: AsBias(Alibi(config.n_heads)),
-    "t5": lambda config, bidirectional, rope: AsBias(T5Bias(config.n_heads, bidirectional=bidirectional)),
-}
-
-
-def make_relative(
-    kind: PositionKind, config: StackConfig, bidirectional: bool = False, base: float = 10000.0, scaling: Any = None
-) -> nn.Module:
-    """The relative positions a config names, as the stack takes them."""
-    return RELATIVE[kind](config, bidirectional, partial(Rotary, base=base, scaling=scaling))

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from pellucid.errors import DataError
+from pellucid.models.config import ModelConfig
 
 WITHOUT_EFFECT = {
     "architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "use_cache", "initializer_range", "_name_or_path",
@@ -29,10 +30,39 @@ def honour(theirs: Mapping[str, Any], honoured: Collection[str], only: Mapping[s
             raise DataError(f"config.json: {name} = {value!r} is not supported, only {' or '.join(map(repr, known))}")
 
 
-def token_ids(theirs: Mapping[str, Any]) -> dict[str, int | None]:
-    """pad_id, bos_id, eos_id; the first where several end a text."""
-    found = {}
-    for name in ("pad", "bos", "eos"):
-        value = theirs.get(f"{name}_token_id")
-        found[f"{name}_id"] = value[0] if isinstance(value, list) else value
-    return found
+def spoken(theirs: Mapping[str, Any], generation: Mapping[str, Any], family: str) -> dict[str, Any]:
+    """The tokens by which a model speaks, as fields of a ModelConfig: from config.json, and from generation_config.json, which counts."""
+    said = {**theirs, **{name: value for name, value in generation.items() if value is not None}}
+    eos = said.get("eos_token_id")
+    ends = [*eos] if isinstance(eos, list) else [eos] if eos is not None else []
+    ids: dict[str, Any] = {"pad_id": said.get("pad_token_id"), "bos_id": said.get("bos_token_id")}
+    ids |= {"eos_id": ends[0] if ends else None, "ends": tuple(ends[1:])}
+    if family == "seq2seq":
+        start = (said.get("decoder_start_token_id", ids["bos_id"]), said.get("forced_bos_token_id"))
+        start = tuple(token for token in start if token is not None)
+        ids["start"] = () if start == (ids["bos_id"],) else start
+    banned = {words[0] for words in said.get("bad_words_ids") or () if len(words) == 1}
+    banned |= set(said.get("suppress_tokens") or ())
+    ids["suppress"] = None if banned == silent(**ids) else tuple(sorted(banned))
+    return ids
+
+
+def to_speak(c: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`spoken` backwards: what config.json and what generation_config.json says."""
+    ends = None if c.eos_id is None else [c.eos_id, *c.ends] if c.ends else c.eos_id
+    ids = {"pad_token_id": c.pad_id, "bos_token_id": c.bos_id, "eos_token_id": ends}
+    if c.family == "seq2seq":
+        start = c.start or tuple(token for token in (c.bos_id,) if token is not None)
+        forced = dict(zip(("decoder_start_token_id", "forced_bos_token_id"), start, strict=False))
+        ids |= forced
+    banned = silent(c.pad_id, c.bos_id, c.eos_id, c.ends, c.start) if c.suppress is None else c.suppress
+    speaks = {"max_length": c.max_length} if c.family in ("gpt", "seq2seq") else {}
+    speaks |= {"suppress_tokens": sorted(banned)} if speaks and banned else {}
+    return ids, ids | speaks
+
+
+def silent(
+    pad_id: int | None, bos_id: int | None, eos_id: int | None, ends: Collection[int] = (), start: Collection[int] = ()
+) -> set[int]:
+    """What is never said unless told otherwise: padding and the start, where they end nothing."""
+    return {token for token in (pad_id, bos_id) if token is not None} - {eos_id, *ends}

@@ -1,13 +1,13 @@
 """GPT-2 as `transformers` lays it out: packed projections stored as [in, out] (Radford et al. 2019)."""
 
+from collections.abc import Collection
 from typing import Any
 
 from pellucid.models.config import ModelConfig
-from pellucid.models.pretrained.fields import honour, token_ids
-from pellucid.models.pretrained.mapping import Row, per_layer, row
+from pellucid.models.pretrained.family import Family, Theirs
+from pellucid.models.pretrained.fields import honour
+from pellucid.models.pretrained.mapping import TRANSPOSED, Row, both, per_layer, row
 from pellucid.parts.config import Dropout, Norm, StackConfig
-
-MODEL_TYPE, ARCHITECTURE = "gpt2", "GPT2LMHeadModel"
 
 HONOURED = {
     "vocab_size", "n_embd", "n_layer", "n_head", "n_inner", "n_positions", "layer_norm_epsilon", "embd_pdrop", "attn_pdrop", "resid_pdrop",
@@ -23,25 +23,7 @@ ONLY = {
 SUMMARY = {"summary_type", "summary_use_proj", "summary_activation", "summary_first_dropout", "summary_proj_to_labels"}
 
 
-def fits(c: ModelConfig) -> bool:
-    """Whether a model of ours is a GPT-2."""
-    s = c.stack
-    shape = (
-        c.family,
-        c.positions,
-        s.norm.kind,
-        s.feedforward,
-        s.residual,
-        s.bias,
-        c.tied,
-        c.head_bias,
-        c.scale_embedding,
-    )
-    alike = shape == ("gpt", "learned", "layer", "gelu_tanh", "pre", True, True, False, False)
-    return alike and s.n_kv_heads in (None, s.n_heads)
-
-
-def to_config(theirs: dict[str, Any]) -> ModelConfig:
+def to_config(theirs: Theirs, names: Collection[str]) -> ModelConfig:
     """config.json as a ModelConfig. Raises DataError naming a field that cannot be honoured."""
     honour(theirs, HONOURED | SUMMARY, ONLY)
     width = theirs["n_embd"]
@@ -55,7 +37,7 @@ def to_config(theirs: dict[str, Any]) -> ModelConfig:
         norm=Norm("layer", theirs.get("layer_norm_epsilon", 1e-5)),
         dropout=Dropout(embedding=rates[0], attention=rates[1], residual=rates[2]),
     )
-    return ModelConfig("gpt", stack, theirs["vocab_size"], theirs["n_positions"], "learned", **token_ids(theirs))  # type: ignore[arg-type]
+    return ModelConfig("gpt", stack, theirs["vocab_size"], theirs["n_positions"], "learned")
 
 
 def from_config(c: ModelConfig) -> dict[str, Any]:
@@ -80,22 +62,19 @@ def rows(c: ModelConfig) -> list[Row]:
     """The table of names."""
     ours, theirs = "stack.blocks.{i}.", "transformer.h.{i}."
     attention, feedforward = ours + "attention.branch.", ours + "feedforward.branch."
-    layers, ends = (
-        [],
-        [row("transformer.wte.weight", "embed.tokens.weight"), row("transformer.wpe.weight", "embed.positions.weight")],
-    )
-    for kind, transposed in (("weight", True), ("bias", False)):
-        packed = [attention + f"{name}.{kind}" for name in ("query", "key", "value")]
-        layers += [
-            row(theirs + f"ln_1.{kind}", ours + f"attention.norm_in.{kind}"),
-            row(theirs + f"attn.c_attn.{kind}", *packed, transposed=transposed),
-            row(theirs + f"attn.c_proj.{kind}", attention + f"out.{kind}", transposed=transposed),
-            row(theirs + f"ln_2.{kind}", ours + f"feedforward.norm_in.{kind}"),
-            row(theirs + f"mlp.c_fc.{kind}", feedforward + f"up.{kind}", transposed=transposed),
-            row(theirs + f"mlp.c_proj.{kind}", feedforward + f"down.{kind}", transposed=transposed),
-        ]
-        ends.append(row(f"transformer.ln_f.{kind}", f"stack.norm.{kind}"))
-    return per_layer(layers, c.stack.n_layers) + ends
+    query_key_value = [attention + name for name in ("query", "key", "value")]
+    layers = [
+        *both(theirs + "ln_1", ours + "attention.norm_in"),
+        row(theirs + "attn.c_attn.weight", *(f"{name}.weight" for name in query_key_value), form=TRANSPOSED),
+        row(theirs + "attn.c_attn.bias", *(f"{name}.bias" for name in query_key_value)),
+        *both(theirs + "attn.c_proj", attention + "out", TRANSPOSED),
+        *both(theirs + "ln_2", ours + "feedforward.norm_in"),
+        *both(theirs + "mlp.c_fc", feedforward + "up", TRANSPOSED),
+        *both(theirs + "mlp.c_proj", feedforward + "down", TRANSPOSED),
+    ]
+    tables = [("wte", "embed.tokens"), ("wpe", "embed.positions")]
+    ends = [row(f"transformer.{name}.weight", f"{of}.weight") for name, of in tables]
+    return per_layer(layers, c.stack.n_layers) + ends + both("transformer.ln_f", "stack.norm")
 
 
 def tidy(name: str, c: ModelConfig) -> str | None:
@@ -103,3 +82,15 @@ def tidy(name: str, c: ModelConfig) -> str | None:
     if name.endswith((".attn.bias", ".attn.masked_bias")) or name == "lm_head.weight":
         return None
     return name if name.startswith("transformer.") else f"transformer.{name}"
+
+
+GPT2 = Family(
+    model_type="gpt2",
+    standard={"family": "gpt", "positions": "learned", "stack.feedforward": "gelu_tanh"},
+    free=(),
+    to_config=to_config,
+    from_config=from_config,
+    architecture=lambda c: "GPT2LMHeadModel",
+    rows=rows,
+    tidy=tidy,
+)

@@ -1,13 +1,13 @@
 """Llama as `transformers` lays it out: RMS norm, rotary positions, SwiGLU, grouped queries, no biases (Touvron et al. 2023)."""
 
+from collections.abc import Collection
 from typing import Any
 
 from pellucid.models.config import ModelConfig
-from pellucid.models.pretrained.fields import honour, token_ids
+from pellucid.models.pretrained.family import Family, Theirs
+from pellucid.models.pretrained.fields import honour
 from pellucid.models.pretrained.mapping import Row, per_layer, row
 from pellucid.parts.config import Dropout, Norm, StackConfig
-
-MODEL_TYPE, ARCHITECTURE = "llama", "LlamaForCausalLM"
 
 HONOURED = {
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size", "rms_norm_eps",
@@ -16,14 +16,7 @@ HONOURED = {
 ONLY = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "pretraining_tp": 1}
 
 
-def fits(c: ModelConfig) -> bool:
-    """Whether a model of ours is a Llama."""
-    s = c.stack
-    shape = (c.family, c.positions, s.norm.kind, s.feedforward, s.residual, s.bias, c.head_bias, c.scale_embedding)
-    return shape == ("gpt", "rotary", "rms", "swiglu", "pre", False, False, False)
-
-
-def to_config(theirs: dict[str, Any]) -> ModelConfig:
+def to_config(theirs: Theirs, names: Collection[str]) -> ModelConfig:
     """config.json as a ModelConfig. Raises DataError naming a field that cannot be honoured."""
     heads, width = theirs["num_attention_heads"], theirs["hidden_size"]
     honour(theirs, HONOURED, ONLY | {"head_dim": width // heads})
@@ -50,7 +43,6 @@ def to_config(theirs: dict[str, Any]) -> ModelConfig:
         tied=theirs.get("tie_word_embeddings", False),
         rope_base=base,
         rope_scaling=None if kind == "default" else rope,
-        **token_ids(theirs),  # type: ignore[arg-type]
     )
 
 
@@ -98,3 +90,21 @@ def rows(c: ModelConfig) -> list[Row]:
 def tidy(name: str, c: ModelConfig) -> str | None:
     """The name of a tensor in a file as the table has it; None for what a file may carry along and nobody needs."""
     return None if name.endswith("rotary_emb.inv_freq") or (c.tied and name == "lm_head.weight") else name
+
+
+LLAMA = Family(
+    model_type="llama",
+    standard={
+        "family": "gpt",
+        "positions": "rotary",
+        "stack.norm.kind": "rms",
+        "stack.feedforward": "swiglu",
+        "stack.bias": False,
+    },
+    free=("stack.n_kv_heads", "tied", "rope_base", "rope_scaling"),
+    to_config=to_config,
+    from_config=from_config,
+    architecture=lambda c: "LlamaForCausalLM",
+    rows=rows,
+    tidy=tidy,
+)

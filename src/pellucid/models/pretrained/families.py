@@ -1,0 +1,18 @@
+"""All foreign families, by the `model_type` of their config.json, and which of them a model of ours is."""
+
+from pellucid.models.config import ModelConfig
+from pellucid.models.pretrained.family import Family
+from pellucid.models.pretrained.gpt2 import GPT2
+from pellucid.models.pretrained.llama import LLAMA
+
+FOREIGN: dict[str, Family] = {family.model_type: family for family in (LLAMA, GPT2)}
+
+
+def home(config: ModelConfig) -> tuple[Family | None, list[str]]:
+    """The foreign family that a model of ours is one of; None where there is none, and the settings that left the nearest."""
+    alike = [family for family in FOREIGN.values() if family.standard["family"] == config.family]
+    if not alike:
+        return None, [f"family = {config.family!r}"]
+    strays = [family.strays(config) for family in alike]
+    fewest = min(range(len(alike)), key=lambda i: len(strays[i]))
+    return (None if strays[fewest] else alike[fewest]), strays[fewest]
