@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pellucid.models.build import build
 from pellucid.models.config import ModelConfig
-from pellucid.parts.config import Dropout, Norm, StackConfig
+from pellucid.parts.config import Dropout, Heads, Norm, StackConfig
 
 VOCABULARY = 17
 STACK = StackConfig(d_model=16, n_layers=2, n_heads=4, d_ff=32)
@@ -21,6 +21,9 @@ GPTS: dict[str, ModelConfig] = {
         "gpt", replace(STACK, n_kv_heads=1), VOCABULARY, 64, "alibi", tied=False, head_bias=True, **IDS
     ),
     "t5-gpt": ModelConfig("gpt", replace(STACK, residual="post"), VOCABULARY, 64, "t5", **IDS),
+    "mistral": ModelConfig("gpt", MODERN, VOCABULARY, 64, "rotary", window=3, tied=False, **IDS),
+    "qwen2": ModelConfig("gpt", MODERN, VOCABULARY, 64, "rotary", Heads(bias="inputs"), **IDS),
+    "qwen3": ModelConfig("gpt", MODERN, VOCABULARY, 64, "rotary", Heads(width=6, norm="rms"), **IDS),
 }
 SEQ2SEQS: dict[str, ModelConfig] = {
     "original": ModelConfig(
@@ -36,7 +39,19 @@ SEQ2SEQS: dict[str, ModelConfig] = {
         "seq2seq", STACK, VOCABULARY, 64, "learned", tied=False, head_bias=True, decoder_vocab_size=VOCABULARY, **IDS
     ),
     "modern": ModelConfig("seq2seq", MODERN, VOCABULARY, 64, "rotary", decoder_layers=1, **IDS),
-    "t5": ModelConfig("seq2seq", replace(STACK, bias=False, feedforward="geglu"), VOCABULARY, 64, "t5", **IDS),
+    "t5": ModelConfig(
+        "seq2seq",
+        replace(STACK, bias=False, feedforward="geglu_tanh", norm=Norm("rms")),
+        VOCABULARY,
+        64,
+        "t5",
+        Heads(width=6, score="dot"),
+        head_scale=0.25,
+        **IDS,
+    ),
+    "bart": ModelConfig(
+        "seq2seq", replace(STACK, residual="post"), VOCABULARY, 64, "learned", embedding_norm=True, start=(2, 1), **IDS
+    ),
 }
 BERT = ModelConfig("bert", replace(STACK, residual="post"), VOCABULARY, 64, "learned", **IDS)
 BERTS: dict[str, ModelConfig] = {
@@ -44,9 +59,12 @@ BERTS: dict[str, ModelConfig] = {
     "bert-labels": replace(BERT, head="labels", n_labels=3),
     "bert-tags": replace(BERT, head="tags", n_labels=3),
     "bert-vector": replace(BERT, head="vector"),
+    "distilbert-labels": replace(BERT, head="labels", n_labels=3, n_segments=0, pooler="relu"),
+    "bert-states": replace(BERT, head="states"),
 }
 VITS: dict[str, ModelConfig] = {
-    "vit": ModelConfig("vit", STACK, positions="learned", n_labels=3, image_size=8, patch_size=4, channels=1)
+    "vit": ModelConfig("vit", STACK, positions="learned", n_labels=3, image_size=8, patch_size=4, channels=1),
+    "vit-2d": ModelConfig("vit", STACK, positions="sinusoidal2d", n_labels=3, image_size=8, patch_size=4, channels=1),
 }
 TEXT: dict[str, ModelConfig] = GPTS | SEQ2SEQS | BERTS
 ALL: dict[str, ModelConfig] = TEXT | VITS

@@ -21,11 +21,11 @@ def inputs(name: str, batch: int = 2, length: int = 6, source: int = 5) -> dict[
 def hand_flops(model: Any, batch: int, length: int, source: int) -> int:
     """Forward FLOPs written down by hand: 2·(weights of every matrix)·(tokens that meet it) + 4·B·Q·K·D per attention."""
     c, s = model.config, model.config.stack
-    d, kv = s.d_model, s.d_model // s.n_heads * (s.n_kv_heads or s.n_heads)
-    ff = (3 if s.feedforward in ("swiglu", "geglu") else 2) * d * s.d_ff
+    d, heads, kv = s.d_model, c.head_dim * s.n_heads, c.head_dim * (s.n_kv_heads or s.n_heads)
+    ff = (3 if "glu" in s.feedforward else 2) * d * s.d_ff
 
     def attention(q: int, k: int) -> int:
-        return 2 * batch * (q * 2 * d * d + k * 2 * d * kv) + 4 * batch * q * k * d
+        return 2 * batch * (q * 2 * d * heads + k * 2 * d * kv) + 4 * batch * q * k * heads
 
     def block(n: int) -> int:
         return attention(n, n) + 2 * batch * n * ff
@@ -38,13 +38,14 @@ def hand_flops(model: Any, batch: int, length: int, source: int) -> int:
         patches = (c.image_size // c.patch_size) ** 2
         project = 2 * batch * patches * d * c.channels * c.patch_size**2
         return s.n_layers * block(1 + patches) + project + 2 * batch * d * c.n_labels
-    heads = {
+    says = {
         "words": 2 * batch * length * d * c.vocab_size + (2 * batch * length * d * d if c.family == "bert" else 0),
         "labels": 2 * batch * d * (d + c.n_labels),
         "tags": 2 * batch * length * d * c.n_labels,
         "vector": 2 * batch * d * d,
+        "states": 0,
     }
-    return s.n_layers * block(length) + heads[c.head]
+    return s.n_layers * block(length) + says[c.head]
 
 
 class Broken(nn.Module):

@@ -57,10 +57,16 @@ def test_a_trace_changes_no_bit(name: str, training: bool) -> None:
 
 @every_family
 def test_names_give_the_sizes_and_every_axis_of_a_module_has_one(name: str) -> None:
-    story, s = traced(name, batch=3, length=7, source=11), families.ALL[name].stack
+    story, c = traced(name, batch=3, length=7, source=11), families.ALL[name]
+    s, width = c.stack, c.head_dim
     sizes = {"batch": 3, "tokens": 7, "source": 11, "d_model": s.d_model, "d_ff": s.d_ff, "heads": s.n_heads}
-    sizes |= {"kv_heads": s.n_kv_heads or s.n_heads, "head_dim": 4, "head_dim/2": 2, "vocab": families.VOCABULARY}
-    sizes |= {"labels": 3, "patch rows": 2, "patch columns": 2, "1+patches": 5}
+    sizes |= {
+        "kv_heads": s.n_kv_heads or s.n_heads,
+        "head_dim": width,
+        "head_dim/2": width // 2,
+        "vocab": families.VOCABULARY,
+    }
+    sizes |= {"labels": 3, "patch rows": 2, "patch columns": 2, "patches": 4, "1+patches": 5}
     for step in modules(story):
         for value in step.outputs:
             for axis, size in zip(value.axes, value.shape, strict=True):

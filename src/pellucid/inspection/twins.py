@@ -31,8 +31,8 @@ INPUTS = {
 }
 """The axes of what our families read."""
 
-# Sizes of a twin. Their products of up to three are all different (a test holds it).
-KV_HEADS, GROUP, PER_HEAD, HEAD_DIM, D_FF, VOCAB = 5, 7, 22, 26, 29, 31
+# Sizes of a twin. Their products of up to three are all different (a test holds it); d_model is a multiple of 4, as 2-D positions need.
+KV_HEADS, GROUP, PER_HEAD, HEAD_DIM, D_FF, VOCAB = 5, 7, 28, 26, 29, 31
 TOKENS, SOURCE, BATCH, LABELS, CHANNELS, ROWS, COLUMNS, PATCH = 37, 41, 43, 47, 53, 59, 61, 67
 
 
