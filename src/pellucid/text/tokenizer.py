@@ -11,46 +11,56 @@ import copy
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Encoding, models
 from tokenizers import Tokenizer as Library
 
 from pellucid.errors import DataError, UserError, did_you_mean
 from pellucid.text import foreign
+from pellucid.text.beside import NAMES
+from pellucid.text.charsmap import tables
+from pellucid.text.forms import keeps_text, kind_of
+from pellucid.text.pieces import HIDDEN, closed, listed, spelled, word_joins
 from pellucid.text.streaming import Stream
 from pellucid.text.training import SPECIALS, Kind, learn, refuse_broken
 
-__all__ = ["SPECIALS", "Kind", "Tokenizer", "train"]
-
-PAD = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>")
-BOS = ("<bos>", "<s>", "[CLS]", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>")
-EOS = ("<eos>", "</s>", "[SEP]", "<|end_of_text|>", "<|endoftext|>")
-UNK = ("<unk>", "[UNK]")
-MASK = ("<mask>", "[MASK]")
-ANSWER = ("<answer>",)
+__all__ = ["SPECIALS", "Kind", "Tokenizer", "spelled", "train"]
 
 
 class Tokenizer:
     """Text to ids and back. Built by `train` or `Tokenizer.load`.
 
-    Special tokens are found by name: pad_id, bos_id, eos_id, unk_id, mask_id and answer_id (which asks a decoder for the answer to the
-    prompt before it) are None where the tokenizer has none (by the names the field uses).
+    Special tokens have roles: pad_id, bos_id, eos_id, unk_id, mask_id and answer_id (which asks a decoder for the answer to the
+    prompt before it) are None where the tokenizer has none. They are those that the files name (`roles`, None: none), or else those
+    with the names the field uses. `target`: where two languages have a tokenizer each, as of Marian, the other one, for what
+    a model writes; every other tokenizer is its own target. `companions`: files that go where it is saved, by name.
     """
 
-    def __init__(self, library: Library) -> None:
+    def __init__(
+        self,
+        library: Library,
+        roles: Mapping[str, str | None] | None = None,
+        target: "Tokenizer | None" = None,
+        companions: Mapping[str, bytes] | None = None,
+    ) -> None:
         library.no_padding()  # foreign files may ask for both: ids are to be those of the text
         library.no_truncation()
         library.encode_special_tokens = True  # a special token's name in a text is plain text
         self.library = library
         added = library.get_added_tokens_decoder()
         self.specials: dict[str, int] = {token.content: i for i, token in sorted(added.items()) if token.special}
-        self.pad_id, self.bos_id, self.eos_id, self.unk_id = (self._first(names) for names in (PAD, BOS, EOS, UNK))
-        self.mask_id, self.answer_id = self._first(MASK), self._first(ANSWER)
-        self.vocab_size: int = max(library.get_vocab().values(), default=-1) + 1
+        self.roles, self.companions = dict(roles or {}), dict(companions or {})
+        self.pad_id, self.bos_id, self.eos_id = self._role("pad"), self._role("bos"), self._role("eos")
+        self.unk_id, self.mask_id, self.answer_id = self._role("unk"), self._role("mask"), self._role("answer")
+        self.target: Tokenizer = target or self
+        self._listed = listed(library, self.specials)
+        last = max(library.get_vocab().values(), default=-1)
+        self.vocab_size: int = last + 1 if self._listed is None else library.token_to_id(HIDDEN) or 0
 
     # ---- text to ids
 
@@ -58,23 +68,18 @@ class Tokenizer:
         """The ids of a text; none are added. specials=True: names of special tokens in the text stand for
         those ("[MASK]").
 
-        DataError where the text holds half of a surrogate pair.
+        DataError where the text holds half of a surrogate pair, or a character that the tokenizer has nothing for.
         """
-        library = self._open if specials else self.library
-        try:
-            return library.encode(text, add_special_tokens=False).ids
-        except TypeError:
-            refuse_broken([text])
-            raise
+        with _reading([text]):
+            library = self._open if specials else self._plain
+            return self._ids(library.encode(self._clean(text), add_special_tokens=False))
 
     def encode_batch(self, texts: Sequence[str], specials: bool = False) -> list[list[int]]:
         """`encode` for many texts, in parallel."""
-        library = self._open if specials else self.library
-        try:
-            return [encoding.ids for encoding in library.encode_batch_fast(texts, add_special_tokens=False)]
-        except TypeError:
-            refuse_broken(texts)
-            raise
+        library = self._open if specials else self._plain
+        encode = library.encode_batch if self._listed else library.encode_batch_fast  # the fast one names no pieces
+        with _reading(texts):
+            return [self._ids(encoding) for encoding in encode([*map(self._clean, texts)], add_special_tokens=False)]
 
     def words(self, text: str) -> list[str]:
         """What the text is cut into before pieces are looked for: pieces never reach over these bounds."""
@@ -96,7 +101,7 @@ class Tokenizer:
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """A readable piece for each id, for display: bytes as the text they spell, half characters as <0xE4>."""
-        pieces = [self.library.id_to_token(i) or "" for i in self._known(ids)]
+        pieces = [(self.library.id_to_token(i) or "").removeprefix(HIDDEN) for i in self._known(ids)]
         if self.kind != "byte-bpe":
             return pieces
         return [piece if piece in self.specials else spelled(piece) for piece in pieces]
@@ -109,42 +114,38 @@ class Tokenizer:
     # ---- what it is
 
     @cached_property
+    def edges(self) -> tuple[list[int], list[int]]:
+        """What its file asks for before and behind a text: [CLS] … [SEP], … </s>, <s> …; whoever feeds a model puts it there,
+        `encode` does not."""
+        around = self.library.post_process(Library(models.WordLevel({"a": 0}, unk_token="a")).encode("a"))
+        place = around.special_tokens_mask.index(0)
+        return around.ids[:place], around.ids[place + 1 :]
+
+    @property
     def begins_with_bos(self) -> bool:
-        """Whether its file asks for <bos> before a text, as Llama's does; whoever feeds a model puts it there, `encode` does not."""
-        return self.bos_id is not None and self.library.encode("").ids[:1] == [self.bos_id]
+        """Whether its file asks for <bos> before a text, as Llama's does."""
+        return self.bos_id is not None and self.edges[0][:1] == [self.bos_id]
 
     @property
     def prompt_edges(self) -> tuple[list[int], list[int]]:
         """What a decoder is given before a prompt, and behind it to ask for an answer."""
-        start = [self.bos_id] if self.begins_with_bos and self.bos_id is not None else []
-        return start, [] if self.answer_id is None else [self.answer_id]
+        return self.edges[0], [] if self.answer_id is None else [self.answer_id]
 
     def with_specials(self, names: Iterable[str]) -> "Tokenizer":
         """The same tokenizer that also knows these special tokens; new ones get the next ids."""
+        new = [name for name in names if name not in self.specials]
+        if new and self._listed is not None:
+            raise UserError(f"this tokenizer is one of a pair, whose list of pieces is closed: {new[0]!r} is not in it")
         library = copy.deepcopy(self.library)
-        library.add_special_tokens([name for name in names if name not in self.specials])
-        return Tokenizer(library)
+        library.add_special_tokens(new)
+        return Tokenizer(library, self.roles, None if self.target is self else self.target, self.companions)
 
     def word_joins(self) -> tuple[list[bool], list[bool]]:
         """Which tokens may go on with the word before them, and which may be gone on with, by id: token b behind a is in a's word where
         both say so. Special tokens do neither, nor do letters of scripts without spaces between words (Chinese, Japanese, Thai, …)."""
         specials = set(self.specials.values())
         pieces = ["" if i in specials else piece for i, piece in enumerate(self.tokens(range(self.vocab_size)))]
-        before = behind = [bool(piece) for piece in pieces]
-        if self.kind == "wordpiece":
-            before = [piece.startswith("##") for piece in pieces]
-        elif self.kind == "bpe":
-            behind = [piece != "" and not piece.endswith("</w>") for piece in pieces]
-        elif self.kind in ("unigram", "byte-fallback-bpe"):
-            before = [piece != "" and not piece.startswith("▁") for piece in pieces]
-        elif self.kind == "word":
-            before = behind = [False] * len(pieces)
-        else:
-            before, behind = [_letter(piece[:1]) for piece in pieces], [_letter(piece[-1:]) for piece in pieces]
-        return (
-            [joins and not _UNSPACED_FIRST.match(piece) for joins, piece in zip(before, pieces, strict=True)],
-            [joins and not _UNSPACED_LAST.search(piece) for joins, piece in zip(behind, pieces, strict=True)],
-        )
+        return word_joins(self.kind, self._state, pieces)
 
     def special(self, name: str) -> int:
         """The id of a special token by its name. UserError with the nearest name where there is none."""
@@ -155,14 +156,7 @@ class Tokenizer:
     @cached_property
     def kind(self) -> str:
         """byte-bpe, bpe, wordpiece, unigram, char, word; byte-fallback-bpe for llama2.c's, SentencePiece's."""
-        model, decoder = self._state["model"], self._state["decoder"] or {}
-        if model["type"] != "BPE":
-            return {"WordPiece": "wordpiece", "Unigram": "unigram", "WordLevel": "word"}[model["type"]]
-        if decoder.get("type") == "ByteLevel":
-            return "byte-bpe"
-        if model["byte_fallback"]:
-            return "byte-fallback-bpe"
-        return "char" if decoder.get("type") == "Fuse" and not self._state["pre_tokenizer"] else "bpe"
+        return kind_of(self._state)
 
     @cached_property
     def promises_round_trip(self) -> bool:
@@ -170,21 +164,7 @@ class Tokenizer:
         any text of known characters (encode gives no unk_id). The other kinds do not keep all white space;
         and nothing that lowers or cleans the text promises anything.
         """
-        state = self._state
-        if any(not token["special"] for token in state["added_tokens"]):
-            return False
-        if self.kind == "byte-bpe":
-            steps = state["pre_tokenizer"] or {}
-            *before, last = steps.get("pretokenizers", [steps])
-            kept = all(step["type"] == "Split" and step["behavior"] != "Removed" for step in before)
-            bytewise = last.get("type") == "ByteLevel" and not last["add_prefix_space"]
-            alphabet = all(self.library.token_to_id(letter) is not None for letter in BYTES)
-            return kept and bytewise and alphabet and not state["normalizer"]
-        if self.kind == "byte-fallback-bpe":
-            last = (state["decoder"].get("decoders") or [{}])[-1]
-            prefixed = state["normalizer"] == {"type": "Prepend", "prepend": " "} and not state["pre_tokenizer"]
-            return prefixed and last == {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-        return self.kind == "char" and not state["normalizer"]
+        return keeps_text(self.kind, self._state)
 
     def hash(self) -> str:
         """SHA-256 of tokenizer.json: equal for equal tokenizers, also after save and load. What the file asks others to put around a
@@ -193,7 +173,8 @@ class Tokenizer:
         if library.post_processor is not None:
             library = copy.deepcopy(library)
             library.post_processor = None
-        return hashlib.sha256(library.to_str().encode()).hexdigest()
+        text = library.to_str() + ("" if self.target is self else self.target.hash())
+        return hashlib.sha256(text.encode()).hexdigest()
 
     # ---- files
 
@@ -203,17 +184,26 @@ class Tokenizer:
         if file.suffix != ".json":
             file = file / "tokenizer.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{os.getpid()}")
-        part.write_text(self.library.to_str(pretty=True), encoding="utf-8")
-        os.replace(part, file)
+        written = {file.name: self.library.to_str(pretty=True).encode()} | self.companions
+        if self.target is not self:
+            written[foreign.TARGET] = self.target.library.to_str(pretty=True).encode()
+        if any(self._role(role) != self._by_name(role) for role in NAMES):
+            named = {f"{role}_token": name for role, name in self.roles.items() if name in (None, *self.specials)}
+            written["special_tokens_map.json"] = json.dumps(named, indent=2, ensure_ascii=False).encode()
+        for name, content in written.items():
+            part = file.with_name(f".{name}.{os.getpid()}")
+            part.write_bytes(content)
+            os.replace(part, file.with_name(name))
         return file
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
-        """From a file or folder: tokenizer.json, vocab.json + merges.txt, vocab.txt, or llama2.c's tok*.bin.
-        DataError says what is wrong.
+        """From a file or folder: tokenizer.json, vocab.json + merges.txt, vocab.txt, SentencePiece's *.model, Marian's pair, or
+        llama2.c's tok*.bin. DataError says what is wrong.
         """
-        return cls(foreign.read(Path(path)))
+        opened = foreign.read(Path(path))
+        target = None if opened.target is None else cls(opened.target, opened.roles)
+        return cls(opened.library, opened.roles, target, opened.companions)
 
     # ---- inside
 
@@ -228,18 +218,51 @@ class Tokenizer:
         library.encode_special_tokens = False
         return library
 
-    def _first(self, names: Iterable[str]) -> int | None:
-        return next((self.specials[name] for name in names if name in self.specials), None)
+    @cached_property
+    def _plain(self) -> Library:
+        """For text that is only text."""
+        return closed(self._state, self.specials) if self.kind == "unigram" else self.library
+
+    @cached_property
+    def _clean(self) -> Callable[[str], str]:
+        found = tables(self._state["normalizer"]) if self._listed else []
+        return found[0].replace if found else lambda text: text
+
+    def _ids(self, encoding: Encoding) -> list[int]:
+        if self._listed is None:
+            return encoding.ids
+        unknown, specials = self.unk_id or 0, set(self.specials.values())
+        pairs = zip(encoding.ids, encoding.tokens, strict=True)
+        return [i if i in specials and i != unknown else self._listed.get(piece, unknown) for i, piece in pairs]
+
+    def _role(self, role: str) -> int | None:
+        """What the files name, if the tokenizer has it."""
+        named = self.roles.get(role)
+        if role in self.roles and (named is None or named in self.specials):
+            return self.specials.get(named or "")
+        return self._by_name(role)
+
+    def _by_name(self, role: str) -> int | None:
+        return next((self.specials[name] for name in NAMES[role] if name in self.specials), None)
 
     def _known(self, ids: Iterable[int]) -> list[int]:
         known = [int(i) for i in ids]
         if known and not 0 <= min(known) <= max(known) < self.vocab_size:
             wrong = next(i for i in known if not 0 <= i < self.vocab_size)
-            raise DataError(
-                f"token id {wrong} is outside this tokenizer's vocabulary of {self.vocab_size}",
-                "do the model and the tokenizer belong together?",
-            )
+            problem = f"token id {wrong} is outside this tokenizer's vocabulary of {self.vocab_size}"
+            raise DataError(problem, "do the model and the tokenizer belong together?")
         return known
+
+
+@contextmanager
+def _reading(texts: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        refuse_broken(texts)
+        if type(error) is not Exception:  # the library's own are plain
+            raise
+        raise DataError(f"the tokenizer cannot read this text: {error}", "it has no token for the unknown") from error
 
 
 def train(
@@ -270,30 +293,3 @@ def train(
     always counts all of it).
     """
     return Tokenizer(learn(lines, kind, vocab_size, lowercase, min_count, specials, memory_mb))
-
-
-def _letter(text: str) -> bool:
-    """Part of a word: a letter, a digit, or a byte of a character that is cut (shown as <0xE4>)."""
-    return text.isalnum() or text in ("<", ">")
-
-
-# Scripts without spaces between words: Thai, Lao, Tibetan; Myanmar; Khmer; kana and ideographs. Korean has spaces.
-_UNSPACED = (
-    r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    r"\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
-)
-_UNSPACED_FIRST = re.compile(rf"(##)?([{_UNSPACED}]|<0xE[3-9]>)")  # or the first byte of such a character
-_UNSPACED_LAST = re.compile(rf"[{_UNSPACED}]\Z")
-
-# Byte-level BPE writes printable bytes as themselves and the others, counted from 0, as U+0100 + n.
-LETTERS = [*range(33, 127), *range(161, 173), *range(174, 256)]
-OTHERS = [byte for byte in range(256) if byte not in LETTERS]
-BYTES = {chr(byte): byte for byte in LETTERS} | {chr(256 + n): byte for n, byte in enumerate(OTHERS)}
-
-
-def spelled(piece: str) -> str:
-    """A byte-level piece as the text it spells: "Ġder" -> " der". Bytes of half characters: "<0xE4>"."""
-    if not all(letter in BYTES for letter in piece):
-        return piece
-    text = bytes(BYTES[letter] for letter in piece).decode("utf-8", "surrogateescape")
-    return re.sub("[\udc80-\udcff]", lambda match: f"<0x{ord(match[0]) - 0xDC00:02X}>", text)
