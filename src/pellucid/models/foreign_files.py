@@ -1,11 +1,10 @@
 """What stands in a model folder beside config and weights, for `transformers` and the programs that read its files: how a text becomes ids,
-how a picture becomes numbers, how a chat becomes a text, what the labels are called; and the model card, which says what no file can.
+how a picture becomes numbers, how a chat becomes a text, what the labels are called. (The model card is in `card`.)
 
 The rule: these files give what the model was trained on, or they say nothing. Imports no torch.
 """
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import processors
@@ -34,7 +33,7 @@ def with_edges(tokenizer: Tokenizer, config: ModelConfig) -> Tokenizer:
         pair=[bos, "$A", eos, "$B:1", f"{eos}:1"],
         special_tokens=[(bos, config.bos_id), (eos, config.eos_id)],
     )
-    return Tokenizer(library)
+    return Tokenizer(library, tokenizer.roles, companions=tokenizer.companions)
 
 
 def tokenizer_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any]:
@@ -43,7 +42,11 @@ def tokenizer_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any
     if config.family == "bert":
         ids |= {"cls": config.bos_id, "sep": config.eos_id}
     specials = {f"{name}_token": _name(tokenizer, i) for name, i in ids.items() if i is not None}
-    fixed = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    pair = "source.spm" in tokenizer.companions
+    fixed = {
+        "tokenizer_class": "MarianTokenizer" if pair else "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+    }
     reads = {"model_max_length": config.max_length, "model_input_names": ["input_ids", "attention_mask"]}
     chat = {"chat_template": chat_template(tokenizer)} if tokenizer.answer_id is not None else {}
     return fixed | reads | specials | chat
@@ -91,42 +94,3 @@ def preprocessor(config: ModelConfig) -> dict[str, Any]:
         "image_mean": half,
         "image_std": half,
     }
-
-
-# --- the card -----------------------------------------------------------------------------------------------------------
-
-
-def card_of(config: ModelConfig, architecture: str, tokenizer: Tokenizer | None, strays: Sequence[str] = ()) -> str:
-    """README.md. `architecture`: the class of `transformers` that reads the weights, "" where there is none; `strays`: the settings that
-    left the nearest one."""
-    s = config.stack
-    reads = f"{config.channels} × {config.image_size} × {config.image_size} pixels" if config.family == "vit" else ""
-    sizes = f"{s.n_layers} layers, d_model {s.d_model}, {s.n_heads} heads, {reads or f'vocabulary {config.vocab_size}'}"
-    how = (
-        f'Loads in `transformers`: `AutoModelForCausalLM.from_pretrained("…")` gives a `{architecture}`.'
-        if architecture
-        else "Tensor names are Pellucid's own: `transformers` has no table for this shape. Load it with `pellucid.load`."
-        + "".join(f"\n- {stray}" for stray in strays)
-    )
-    parts = [f"# A {config.family} trained with Pellucid", f"{sizes}.", how, *_on_input(config, tokenizer)]
-    return "---\nlibrary_name: pellucid\n---\n\n" + "\n\n".join(parts) + "\n"
-
-
-def _on_input(config: ModelConfig, tokenizer: Tokenizer | None) -> list[str]:
-    """What people who read texts or pictures with other programs should know."""
-    if config.family == "vit":
-        grey = "Make it grey first: `image.convert('L')`. " if config.channels == 1 else ""
-        return [
-            f"`AutoImageProcessor` makes the same numbers as in training of an opened, upright 8-bit `PIL.Image`. {grey}".strip()
-        ]
-    if tokenizer is None:
-        return []
-    told = ["In `transformers` a special token's name in a text is that token; in training it was plain text."]
-    if config.family == "bert":
-        edges = [f"`{_name(tokenizer, i)}`" for i in (config.bos_id, config.eos_id) if i is not None]
-        told.insert(0, f"`AutoTokenizer` puts {' and '.join(edges)} around a text, as in training.")
-    if tokenizer.answer_id is not None:
-        told.insert(
-            0, "It has learnt single prompts and their answers; `apply_chat_template` writes them as in training."
-        )
-    return [" ".join(told)]

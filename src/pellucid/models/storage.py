@@ -19,14 +19,16 @@ from torch import Tensor, nn
 
 from pellucid.errors import DataError, UserError, did_you_mean
 from pellucid.models.build import FAMILIES
+from pellucid.models.card import card_of
 from pellucid.models.config import ModelConfig
-from pellucid.models.foreign_files import card_of, label_names, preprocessor, tokenizer_config, with_edges
+from pellucid.models.foreign_files import label_names, preprocessor, tokenizer_config, with_edges
 from pellucid.models.pretrained.families import FOREIGN, home
 from pellucid.models.pretrained.family import Family
 from pellucid.models.pretrained.fields import spoken, to_speak
 from pellucid.models.pretrained.mapping import Row, row, shapes_of_theirs, to_ours, to_theirs
 from pellucid.models.weights import Weights, open_weights, refuse_remote_code
 from pellucid.records import from_dict
+from pellucid.text import foreign
 from pellucid.text.tokenizer import Tokenizer
 
 OWN_PREFIX = "pellucid-"
@@ -75,18 +77,13 @@ def load(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") ->
     read_json(folder / "config.json")  # a folder without one is no model folder, whatever its weights
     weights = open_weights(folder)
     config, family = read_config(folder, weights.shapes)
-    tokenizer = Tokenizer.load(folder) if _has_tokenizer(folder) else None
+    tokenizer = Tokenizer.load(folder) if foreign.present(folder) else None
     if tokenizer is not None:
         config = _agreed(folder, config, tokenizer)
     with torch.device("meta"):
         model = FAMILIES[config.family][0](config)
     _put(model, _read(weights, config, family, model, dtype, device))
     return model.eval(), tokenizer
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    names = ("tokenizer.json", "vocab.json", "vocab.txt", "tok*.bin", "*.model", "*.spm")
-    return any(found.is_file() for name in names for found in folder.glob(name))
 
 
 def _agreed(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:

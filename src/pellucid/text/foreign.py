@@ -19,6 +19,7 @@ from pellucid.text import marian, sentencepiece
 from pellucid.text.beside import complete, numbered, roles_of, settings_of
 from pellucid.text.charsmap import tables
 
+CHAT = "chat_template.jinja"
 TARGET = "target_tokenizer.json"  # beside the tokenizer.json of a pair's source side
 WANTED = "tokenizer.json, vocab.json + merges.txt, vocab.txt, *.model, source.spm + target.spm, or llama2.c's tok*.bin"
 KNOWN = ("tokenizer.json", "source.spm", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
@@ -114,7 +115,17 @@ def _opened(file: Path) -> Opened:
         if one is not None:
             complete(one, settings, roles, file.parent)
             _check_ids(one, file)
-    return Opened(library, roles, target, companions)
+    return Opened(library, roles, target, companions | _chat(library, settings, file.parent))
+
+
+def _chat(library: Tokenizer, settings: dict[str, Any], folder: Path) -> dict[str, bytes]:
+    """How a chat is written, to go where the tokenizer goes. One that knows <answer> has its own way."""
+    given, beside = settings.get("chat_template"), folder / CHAT
+    if library.token_to_id("<answer>") is not None:
+        return {}
+    if beside.is_file():
+        return {CHAT: beside.read_bytes()}
+    return {CHAT: given.encode()} if isinstance(given, str) else {}
 
 
 def read_json(file: Path) -> Tokenizer:

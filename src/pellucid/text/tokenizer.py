@@ -138,7 +138,8 @@ class Tokenizer:
             raise UserError(f"this tokenizer is one of a pair, whose list of pieces is closed: {new[0]!r} is not in it")
         library = copy.deepcopy(self.library)
         library.add_special_tokens(new)
-        return Tokenizer(library, self.roles, None if self.target is self else self.target, self.companions)
+        companions = {name: file for name, file in self.companions.items() if name != foreign.CHAT or not new}
+        return Tokenizer(library, self.roles, None if self.target is self else self.target, companions)
 
     def word_joins(self) -> tuple[list[bool], list[bool]]:
         """Which tokens may go on with the word before them, and which may be gone on with, by id: token b behind a is in a's word where

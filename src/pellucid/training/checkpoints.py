@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pellucid.errors import DataError, UserError
+from pellucid.parts.lora import attached
 
 FORMAT = 1
 Note = Callable[[str], None]
@@ -216,15 +217,18 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and saved buffers by name, tied ones once under their first name, each with its own memory,
-    on the CPU.
+    on the CPU. Of a model with updates of low rank around it, what is trained: the rest is the model it began
+    with, which is on disk already.
     """
     named: dict[str, Tensor] = {}
     seen: set[tuple[int, int, torch.Size, tuple[int, ...]]] = set()
     storages: set[int] = set()
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    elsewhere = frozen if attached(model) else set()
     for name, tensor in model.state_dict().items():
         storage = tensor.untyped_storage().data_ptr()
         key = (storage, tensor.storage_offset(), tensor.shape, tensor.stride())
-        if key in seen and tensor.numel():
+        if name in elsewhere or (key in seen and tensor.numel()):
             continue
         own = tensor.detach().cpu().contiguous()
         named[name] = own.clone() if storage in storages else own

@@ -1,4 +1,4 @@
-"""How a run learns: one frozen record, every field with its unit. Imports no torch."""
+"""How a run learns: frozen records, every field with its unit. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -70,3 +70,39 @@ class TrainingConfig:
         for name in ("final_lr", "decay", "ema", "label_smoothing", "layer_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"training.{name} is {getattr(self, name)}", "it must be between 0 and 1")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Fine-tuning by updates of low rank (Hu et al. 2021): the model of `init` stays as it is, and beside every linear layer that a name in
+    `targets` matches ("*.query", "*.up") two thin matrices learn, as do parts the task needs anew. `rank`: their width, 0 = off; `alpha` /
+    `rank`: what the update is multiplied by; `dropout`: before the update. The run's model is an adapter in PEFT's layout, or with
+    `merge` the whole model with the updates in its weights.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("*.query", "*.value")
+    dropout: float = 0.0
+    merge: bool = False
+
+    def __post_init__(self) -> None:
+        """UserError that names the field if a number cannot be meant."""
+        if self.rank < 0:
+            raise UserError(f"lora.rank is {self.rank}", "it must be at least 0")
+        if not self.alpha > 0:
+            raise UserError(f"lora.alpha is {self.alpha}", "it must be more than 0")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"lora.dropout is {self.dropout}", "it must be at least 0 and less than 1")
+        if not self.targets:
+            raise UserError("lora.targets names no layer", 'targets = ["*.query", "*.value"]')
+
+
+@dataclass(frozen=True)
+class CardConfig:
+    """What the model card says and no file can tell: under which `license` the model is given away (by the hub's short name:
+    "apache-2.0"), where its `data` comes from and under which terms, which `language`s (ISO 639: "de") it knows."""
+
+    license: str = ""
+    data: str = ""
+    language: tuple[str, ...] = ()

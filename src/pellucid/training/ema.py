@@ -1,7 +1,7 @@
 """An average of the weights over time: steadier than the weights of any one step (Polyak & Juditsky 1992).
 
 `Ema` follows along during training, `mean` averages checkpoints afterwards (Vaswani et al. 2017, section 6.1:
-the last 5). Both average parameters; buffers are the model's own.
+the last 5). Both average parameters; buffers are the model's own. What is not trained is its own average.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.tensors = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.tensors = {name: p.detach().clone() for name, p in _trained(model)}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
@@ -28,7 +28,7 @@ class Ema:
         far.
         """
         decay = min(self.decay, (1 + step) / (10 + step))
-        weights = [p.detach() for p in model.parameters()]
+        weights = [p.detach() for _, p in _trained(model)]
         torch._foreach_lerp_(list(self.tensors.values()), weights, 1 - decay)
 
     def load(self, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -44,7 +44,7 @@ class Ema:
     @contextmanager
     def used_by(self, model: nn.Module) -> Iterator[None]:
         """Within, the model holds the average; afterwards its own weights again, bit for bit."""
-        own = {name: p.detach().clone() for name, p in model.named_parameters()}
+        own = {name: p.detach().clone() for name, p in _trained(model)}
         put(model, self.tensors)
         try:
             yield
@@ -52,11 +52,16 @@ class Ema:
             put(model, own)
 
 
+def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
 @torch.no_grad()
 def put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy the named values into the model's parameters, in place: tied weights stay tied."""
-    for name, parameter in model.named_parameters():
-        parameter.copy_(tensors[name])
+    """Copy the values into the parameters they name, in place: tied weights stay tied."""
+    own = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        own[name].copy_(tensor)
 
 
 def mean(models: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -2,42 +2,84 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.errors import DataError, UserError, did_you_mean
+from pellucid.models.build import build
 from pellucid.models.config import ModelConfig
+from pellucid.parts.lora import attach
+from pellucid.training.config import LoraConfig
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What became of another model's weights. `new`: the parameters that are not its own, a table that has grown among them; `note`: what
+    was taken, what is new and what was left behind, for people."""
+
+    new: tuple[str, ...]
+    note: str
+
+
+def begin(
+    config: ModelConfig, seed: int, theirs: ModelConfig, tensors: Mapping[str, Tensor], lora: LoraConfig
+) -> tuple[nn.Module, str]:
+    """A model of `config` with the weights of one of `theirs`, and updates of low rank around it where `lora` asks for them; a note."""
+    model = build(config, seed)
+    begun = take_over(model, tensors, theirs)
+    if not lora.rank:
+        return model, begun.note
+    attach(model, lora.targets, lora.rank, lora.alpha, lora.dropout, seed, begun.new)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    of = sum(p.numel() for p in model.parameters())
+    return model, f"{begun.note}; {trained:,} of {of:,} parameters ({trained / of:.2%}) are trained"
 
 
 @torch.no_grad()
-def take_over(model: nn.Module, tensors: Mapping[str, Tensor], theirs: ModelConfig) -> str:
-    """Copies every tensor of a model with the config `theirs` into the parameter of its name; a vocabulary that has grown gets the mean
-    row for its new tokens. What decides between labels is taken only where head and labels are the same. Returns what was taken, what
-    is new and what was left behind, as a note. DataError where a shape cannot fit, or nothing was taken."""
-    own, taken = dict(model.named_parameters()), []
+def take_over(model: nn.Module, tensors: Mapping[str, Tensor], theirs: ModelConfig) -> Begun:
+    """Copies every tensor of a model with the config `theirs` into the parameter it belongs to; a vocabulary that has grown gets the mean
+    row for its new tokens. A head of another kind is left behind, but for a pooled vector, which labels are read from; what decides
+    between labels is taken only where head and labels are the same. DataError where a shape cannot fit, or nothing was taken."""
+    own, taken, grown = dict(model.named_parameters()), {}, []
     config: ModelConfig = model.config  # type: ignore[assignment]
-    same_labels = (theirs.head, theirs.labels, theirs.n_labels) == (config.head, config.labels, config.n_labels)
-    for name, tensor in tensors.items():
-        if name not in own or ("classifier" in name and not same_labels):
+    sizes = {(theirs.vocab_size, config.vocab_size), (theirs.decoder_vocab_size, config.decoder_vocab_size)}
+    for source, tensor in tensors.items():
+        name = _place_for(source, theirs, config)
+        if name not in own:
             continue
         rows, there = own[name], len(tensor)
-        grown = there == theirs.vocab_size < len(rows) == config.vocab_size and rows.shape[1:] == tensor.shape[1:]
-        if rows.shape != tensor.shape and not grown:
-            raise DataError(f"{name} has shape {list(tensor.shape)} where the model has {list(rows.shape)}")
+        grows = there < len(rows) and (there, len(rows)) in sizes and rows.shape[1:] == tensor.shape[1:]
+        if rows.shape != tensor.shape and not grows:
+            raise DataError(f"{source} has shape {list(tensor.shape)} where the model has {list(rows.shape)}")
         rows[:there] = tensor
-        if grown:
+        if grows:
             rows[there:] = tensor.float().mean(0)
-        taken.append(name)
+            grown.append(name)
+        taken[name] = source
     if not taken:
         raise DataError("no tensor of the model to begin with fits this one", "begin with a model of the same shape")
-    new, left = sorted(own.keys() - set(taken)), sorted(tensors.keys() - set(taken))
+    new, left = sorted(own.keys() - taken.keys()), sorted(tensors.keys() - set(taken.values()))
     shape = f"its shape ({config.stack.n_layers} layers, d_model {config.stack.d_model}: of [model] only the dropout counts)"
     parts = [f"{shape} and {len(taken)} tensors are taken over"]
-    parts += [f"new: {', '.join(new)}"] if new else []
-    parts += [f"left behind: {', '.join(left)}"] if left else []
-    return "; ".join(parts)
+    parts += [
+        f"{what}: {', '.join(names)}"
+        for what, names in (("new", new), ("grown", grown), ("left behind", left))
+        if names
+    ]
+    return Begun((*new, *grown), "; ".join(parts))
+
+
+def _place_for(name: str, theirs: ModelConfig, ours: ModelConfig) -> str | None:
+    """The name their tensor has in our model, None where it would mean something else there."""
+    if "classifier." in name and (theirs.labels, theirs.n_labels) != (ours.labels, ours.n_labels):
+        return None
+    if not name.startswith("head.") or theirs.head == ours.head:
+        return name
+    pooled = (theirs.head, ours.head) == ("vector", "labels")
+    return name.replace("head.", "head.pool.", 1) if pooled else None
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> str:

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from pellucid.data.prepare import texts_for_tokenizer
 from pellucid.errors import DataError, UserError
+from pellucid.models import hub
 from pellucid.models.build import build
 from pellucid.models.config import ModelConfig
 from pellucid.progress import counted
@@ -23,7 +25,8 @@ from pellucid.training.recipe import Recipe
 
 @dataclass
 class Fit:
-    """`notes`: what a person should be told; `begun`: a hash of the weights it begins with, "" where they are new."""
+    """`notes`: what a person should be told; `begun`: a hash of the weights it begins with, "" where they are new; `parts`: of the data, by
+    name."""
 
     tokenizer: Tokenizer | None
     model: nn.Module
@@ -31,6 +34,7 @@ class Fit:
     data: Data
     notes: list[str]
     begun: str = ""
+    parts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def config(self) -> ModelConfig:
@@ -39,12 +43,13 @@ class Fit:
 
 
 def prepare(recipe: Recipe, folder: Path | None) -> Fit:
-    """Everything made ready; of a run that has begun in `folder`, its own tokenizer and config. Raises DataError for unusable data,
+    """Everything made ready; of a run that has begun in `folder`, its own tokenizer and config. The model to begin with is read until there
+    is a checkpoint, and of updates of low rank always: their checkpoints hold only what is trained. Raises DataError for unusable data,
     UserError for what the recipe asks in vain."""
     kind, config, tokenizer = kind_of(recipe), recipe.model, None
     theirs: ModelConfig | None = None
     tensors: dict[str, Tensor] = {}
-    if recipe.init and not (folder and any((folder / "checkpoints").glob("step-*"))):
+    if recipe.init and (recipe.lora.rank or not (folder and any((folder / "checkpoints").glob("step-*")))):
         theirs, tokenizer, tensors = begin_with(recipe)
         config = replace(theirs, labels=(), n_labels=0)
     config = _own(folder) or config
@@ -58,11 +63,13 @@ def prepare(recipe: Recipe, folder: Path | None) -> Fit:
     task = kind.task(recipe, parts.get("valid") or parts["train"], tokenizer, config)
     notes = [note for part in parts.values() for note in part.notes] + list(getattr(data, "notes", ()))
     notes += [] if "valid" in parts else ["nothing is held out: what is measured below is the training data"]
-    model = build(config, recipe.seed)
-    if theirs is not None:
-        notes.append(f"begins with {recipe.init}: {finetuning.take_over(model, tensors, theirs)}")
+    if theirs is None:
+        model = build(config, recipe.seed)
+    else:
+        model, note = finetuning.begin(config, recipe.seed, theirs, tensors, recipe.lora)
+        notes.append(f"begins with {recipe.init}: {note}")
     notes.append(finetuning.freeze(model, recipe.training.freeze))
-    return Fit(tokenizer, model, task, data, [note for note in notes if note], _hash(tensors))
+    return Fit(tokenizer, model, task, data, [note for note in notes if note], _hash(tensors), parts)
 
 
 def _own(folder: Path | None) -> ModelConfig | None:
@@ -75,7 +82,7 @@ def _own(folder: Path | None) -> ModelConfig | None:
 
 def begin_with(recipe: Recipe) -> tuple[ModelConfig, Tokenizer | None, dict[str, Tensor]]:
     """The config, tokenizer and weights of the model that `recipe.init` names; dropout is the recipe's."""
-    model, tokenizer = open_model(Path(recipe.init).expanduser())
+    model, tokenizer = open_model(hub.find(recipe.init))
     theirs: ModelConfig = model.config  # type: ignore[assignment]
     if theirs.family != recipe.model.family:
         raise UserError(
@@ -113,7 +120,9 @@ def _with_ids(recipe: Recipe, config: ModelConfig, tokenizer: Tokenizer) -> Mode
     ids = {f"{name}_id": getattr(tokenizer, f"{name}_id") for name in ("pad", "bos", "eos")}
     if recipe.init:
         ids = {name: value if getattr(config, name) is None else getattr(config, name) for name, value in ids.items()}
-        return replace(config, vocab_size=max(config.vocab_size, tokenizer.vocab_size), **ids)
+        decoder = config.decoder_vocab_size and max(config.decoder_vocab_size, tokenizer.vocab_size)
+        size = max(config.vocab_size, tokenizer.vocab_size)
+        return replace(config, vocab_size=size, decoder_vocab_size=decoder, **ids)
     if recipe.task == "language-model":
         ids["bos_id"] = ids["eos_id"]  # what stands between texts is also what a new text starts from, as in GPT-2
     if 0 < config.vocab_size < tokenizer.vocab_size:

@@ -57,14 +57,14 @@ def _pairs(recipe: Recipe, tokenizer: Tokenizer, config: ModelConfig) -> dict[st
 
 
 def _pair_data(recipe: Recipe, part: PairSet, tokenizer: Tokenizer, config: ModelConfig) -> PairData | PromptData:
-    form = FORMS[config.family](tokenizer)
+    form = FORMS[config.family](tokenizer, config)
     return form.data(part.sources, part.targets, recipe.training.batch_tokens, recipe.seed, config.max_length)
 
 
 def _translation(recipe: Recipe, part: PairSet, tokenizer: Tokenizer, config: ModelConfig) -> Translation:
     t = recipe.training
     held = Held(part.examples(t.evaluate_limit or None), part.sources, part.targets).first(t.evaluate_limit)
-    form = FORMS[config.family](tokenizer)
+    form = FORMS[config.family](tokenizer, config)
     fits = held.within(config.max_length, form)
     if not fits.examples:
         raise DataError(f"every held-out pair is longer than the model's {config.max_length} tokens")

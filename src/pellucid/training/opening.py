@@ -7,9 +7,16 @@ import torch
 from torch import nn
 
 from pellucid.errors import DataError
-from pellucid.models import storage
+from pellucid.models import adapters, hub, storage
+from pellucid.models.adapters import is_adapter
+from pellucid.models.build import build
+from pellucid.models.config import ModelConfig
+from pellucid.parts.lora import merge
+from pellucid.records import from_dict
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.training import checkpoints
+from pellucid.training.finetuning import begin, take_over
+from pellucid.training.recipe import load_recipe
 
 
 def open_model(
@@ -22,18 +29,48 @@ def open_model(
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder", _runs_here())
     if not (folder / "run.toml").is_file():
-        return storage.load(folder, dtype, device)
-    if (folder / "model" / "model.safetensors").exists():
-        return storage.load(folder / "model", dtype, device)
+        return _adapted(folder, dtype, device) if is_adapter(folder) else storage.load(folder, dtype, device)
+    if any((folder / "model" / name).exists() for name in ("model.safetensors", adapters.WEIGHTS)):
+        return open_model(folder / "model", dtype, device)
     if not any((folder / "checkpoints").glob("step-*")):
         raise DataError(f"{folder} has no model yet", f"go on with it: pellucid resume {folder}")
+    model, tokenizer = _under_way(folder), _tokenizer(folder / "model")
+    return model.to(device=device, dtype=dtype).eval(), tokenizer
+
+
+def _adapted(folder: Path, dtype: torch.dtype | None, device: str) -> tuple[nn.Module, Tokenizer | None]:
+    """The model that an adapter belongs to, with the adapter in its weights."""
+    base = adapters.base_of(folder)
+    model, tokenizer = open_model(base)
+    theirs: ModelConfig = model.config  # type: ignore[assignment]
+    config, new = adapters.config_of(folder, theirs), tuple[str, ...]()
+    if config != theirs:
+        tensors = dict(model.named_parameters())
+        model = build(config)
+        new = take_over(model, tensors, theirs).new
+    adapters.put_on(model, folder, base, new)
+    return merge(model).to(device=device, dtype=dtype).eval(), _tokenizer(folder) or tokenizer
+
+
+def _under_way(folder: Path) -> nn.Module:
+    """The model of a run's newest checkpoint."""
     newest = checkpoints.latest(folder / "checkpoints", lambda note: None)
     config = json.loads((newest / "config.json").read_text(encoding="utf-8"))
     averaged = checkpoints.read(newest, "ema") if (newest / "ema.safetensors").exists() else {}
-    model = storage.assemble(config, checkpoints.read(newest, "model") | averaged, str(newest))
-    has_tokenizer = (folder / "model" / "tokenizer.json").exists()
-    tokenizer = Tokenizer.load(folder / "model") if has_tokenizer else None
-    return model.to(device=device, dtype=dtype).eval(), tokenizer
+    tensors = checkpoints.read(newest, "model") | averaged
+    recipe = load_recipe(folder / "run.toml")
+    if not recipe.lora.rank:
+        return storage.assemble(config, tensors, str(newest))
+    base, _ = open_model(hub.find(recipe.init))
+    theirs: ModelConfig = base.config  # type: ignore[assignment]
+    whole = from_dict(ModelConfig, config, str(newest))
+    model, _ = begin(whole, recipe.seed, theirs, dict(base.named_parameters()), recipe.lora)
+    checkpoints.load_weights(model, tensors, str(newest))
+    return merge(model)
+
+
+def _tokenizer(folder: Path) -> Tokenizer | None:
+    return Tokenizer.load(folder) if (folder / "tokenizer.json").exists() else None
 
 
 def _runs_here() -> str:

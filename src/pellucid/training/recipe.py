@@ -20,7 +20,7 @@ from pellucid.errors import UserError, did_you_mean
 from pellucid.generation.options import GenerationOptions
 from pellucid.models.config import ModelConfig
 from pellucid.records import convert, hints
-from pellucid.training.config import TrainingConfig
+from pellucid.training.config import CardConfig, LoraConfig, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Recipe:
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    lora: LoraConfig = LoraConfig()
     generation: GenerationOptions = GenerationOptions()
+    card: CardConfig = CardConfig()
 
 
 # --- finding recipes -------------------------------------------------------------------------------------------------

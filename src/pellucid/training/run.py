@@ -4,8 +4,8 @@ import hashlib
 import importlib.util
 import json
 import os
-import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-import pellucid
 from pellucid.data.files import fingerprint
 from pellucid.errors import DataError, UserError
-from pellucid.models import storage
+from pellucid.models import adapters, hub, storage
 from pellucid.models.build import count
+from pellucid.parts.lora import merge
 from pellucid.tasks import metrics
-from pellucid.training import devices, loop
+from pellucid.training import devices, facts, loop
 from pellucid.training.contracts import Data, Outcome, Run
 from pellucid.training.fits import Fit, prepare
 from pellucid.training.kinds import kind_of
@@ -38,6 +38,7 @@ def start(recipe: Recipe, folder: Path, name: str = "") -> Outcome:
     if recipe.init:  # the shape is that model's: what is written down is what there is
         recipe = replace(recipe, model=replace(fit.config, head="words", labels=(), n_labels=0))
     dump(recipe, folder / "run.toml")
+    fit.notes += facts.missing(recipe)
     return train(recipe, folder, fit, name)
 
 
@@ -72,8 +73,23 @@ def check(recipe: Recipe) -> None:
     if recipe.model.family == "vit" and recipe.model.image_size % recipe.model.patch_size:
         sizes = f"model.image_size {recipe.model.image_size} is not a multiple of model.patch_size {recipe.model.patch_size}"
         raise UserError(sizes, "the pixels beyond the last patch would never be seen")
+    check_lora(recipe)
     devices.find(recipe.training.device)
     count(replace(recipe.model, vocab_size=1, pad_id=None))  # sizes that do not fit together are said now
+
+
+def check_lora(recipe: Recipe) -> None:
+    """Raises UserError for updates of low rank without a model to begin with, or with what they settle themselves."""
+    if not recipe.lora.rank:
+        return
+    if not recipe.init:
+        raise UserError("lora.rank needs a model that is there already", "name it: --init MODEL; or --lora.rank 0")
+    if not recipe.lora.merge and adapters.is_adapter(hub.find(recipe.init)):
+        raise UserError(f"{recipe.init} is an adapter, and none is put on top of another", "lora.merge = true")
+    if recipe.training.freeze:
+        raise UserError(
+            "training.freeze and lora.rank exclude each other", "lora freezes all but its own and new parts"
+        )
 
 
 def train(recipe: Recipe, folder: Path, fit: Fit, name: str) -> Outcome:
@@ -105,7 +121,16 @@ def train(recipe: Recipe, folder: Path, fit: Fit, name: str) -> Outcome:
         log,
         {"run.toml": to_toml(recipe), "config.json": json.dumps(asdict(fit.config), indent=1)},
     )
-    return loop.train(run, lambda best, judged: storage.save(best, folder / "model", fit.tokenizer))
+    return loop.train(run, lambda best, judged: keep(best, recipe, folder, fit, judged))
+
+
+def keep(model: nn.Module, recipe: Recipe, folder: Path, fit: Fit, judged: Mapping[str, float]) -> None:
+    """What a run is for: the whole model with its card, or the updates that it has learnt as an adapter."""
+    if recipe.lora.rank and not recipe.lora.merge:
+        adapters.save(model, folder / "model", recipe.init, fit.tokenizer)
+        return
+    whole = merge(model)
+    storage.save(whole, folder / "model", fit.tokenizer, facts.card(whole, recipe, fit, folder, judged))
 
 
 def _record(recipe: Recipe, folder: Path, fit: Fit, model: nn.Module, name: str) -> dict[str, Any]:
@@ -147,8 +172,7 @@ def _record(recipe: Recipe, folder: Path, fit: Fit, model: nn.Module, name: str)
         "held_out": held_out,
         "begun": fit.begun,
         "choices": devices.choose(recipe.training, model, loss).to_dict(),
-        "versions": {"pellucid": pellucid.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": {"system": platform.platform(), "processor": platform.processor(), "cores": os.cpu_count()},
+        **facts.here(),
         "command": sys.argv[1:],
     }
     temporary = path.with_suffix(".tmp")
