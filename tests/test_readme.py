@@ -74,7 +74,7 @@ def test_a_block_runs(name: str, language: str, block: str, folder: Path) -> Non
 
 
 def test_blocks_are_found() -> None:
-    assert {"pairs", "text", "labels", "see", "python", "verify", "api"} <= {name for name, *_ in BLOCKS}
+    assert {"pairs", "text", "labels", "models", "see", "python", "verify", "api"} <= {name for name, *_ in BLOCKS}
     assert README.count("<!-- run: ") == len(BLOCKS), "each mark is followed by a block"
 
 

@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from pellucid.data.images import normalise, read_image
 from pellucid.data.tagged import word_pieces
 from pellucid.data.tokenised import Ragged
-from pellucid.errors import DataError, UserError, did_you_mean
+from pellucid.errors import DataError, UserError
 from pellucid.generation.hypotheses import Hypothesis
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate, stream
 from pellucid.models.config import ModelConfig
+from pellucid.models.sentences import Sentences, read_sentences
 from pellucid.parts.taps import record_attention
-from pellucid.tasks.vectors import POOLINGS, vectors
+from pellucid.tasks.pixels import read_images, read_pixels, refuse_other
+from pellucid.tasks.spans import stretches
+from pellucid.tasks.vectors import pooling_of, vectors
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.training import devices
 from pellucid.training.judging import judge, question, task_of
@@ -63,19 +65,9 @@ def load(path: str | Path, dtype: torch.dtype | None = None, device: str | torch
     """
     folder = Path(path).expanduser()
     model, tokenizer = open_model(folder, dtype, devices.find(str(device)))
-    return Pipeline(model, tokenizer, load_recipe(folder / "run.toml") if (folder / "run.toml").is_file() else None)
-
-
-def _windows(sizes: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
-    """Words of so many pieces each, cut into stretches [first, last) of at most `room` pieces, at least a word each."""
-    first = used = 0
-    for place, size in enumerate(sizes):
-        if place > first and used + size > room:
-            yield first, place
-            first, used = place, 0
-        used += size
-    if sizes:
-        yield first, len(sizes)
+    if not (folder / "run.toml").is_file():
+        return Pipeline(model, tokenizer, folder=folder)
+    return Pipeline(model, tokenizer, load_recipe(folder / "run.toml"), folder / "model")
 
 
 def _batched(many: list[Any]) -> list[list[Any]]:
@@ -83,12 +75,22 @@ def _batched(many: list[Any]) -> list[list[Any]]:
 
 
 class Pipeline:
-    """What a model can do. `options`: how it speaks unless told otherwise, from the run's recipe."""
+    """What a model can do. `options`: how it speaks unless told otherwise, from the run's recipe. As the model's folder says: `sentences`,
+    how texts become vectors; `pixels`, how it reads pictures (None = as in training here); `longest`: tokens of a text that it reads."""
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer | None = None, recipe: Recipe | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer | None = None,
+        recipe: Recipe | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self.model, self._tokenizer, self.recipe = model, tokenizer, recipe
         self.config: ModelConfig = model.config  # type: ignore[assignment]
         self.options = recipe.generation if recipe else GenerationOptions()
+        self.sentences = read_sentences(folder, self.config, tokenizer) if folder else Sentences()
+        self.pixels = read_pixels(folder, self.config) if folder else None
+        self.longest = min(self.config.max_length, self.sentences.max_length or self.config.max_length)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -172,11 +174,10 @@ class Pipeline:
 
     @torch.no_grad()
     def _logits(self, some: Sequence[str | Path]) -> torch.Tensor:
-        device = next(self.model.parameters()).device
-        if self.config.family == "vit":
-            pixels = [read_image(Path(name), self.config.image_size, self.config.channels) for name in some]
-            return self.model(normalise(np.stack(pixels)).to(device)).float()
-        return self.model(*self._read(list(map(str, some)))).float()
+        if self.config.family != "vit":
+            return self.model(*self._read(list(map(str, some)))).float()
+        weight = next(self.model.parameters())
+        return self.model(read_images(some, self.config, self.pixels).to(weight)).float()
 
     @torch.no_grad()
     def tag(self, text: str) -> list[tuple[str, str, float]]:
@@ -185,7 +186,7 @@ class Pipeline:
         words, c = text.split(), self.config
         pieces = word_pieces(self.tokenizer, [words])[0]
         found: list[tuple[str, str, float]] = []
-        for first, last in _windows([len(piece) for piece in pieces], c.max_length - 2):
+        for first, last in stretches([len(piece) for piece in pieces], c.max_length - 2):
             ids = list(chain.from_iterable(pieces[first:last]))[: c.max_length - 2]
             places = [0, *accumulate(len(piece) for piece in pieces[first : last - 1])]
             logits = self.model(*self._tensor([[c.bos_id or 0, *ids, c.eos_id or 0]]))[0].float()
@@ -216,25 +217,24 @@ class Pipeline:
             for ids, ps in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
-    def embed(self, texts: str | Sequence[str], pooling: str = "mean", normalised: bool = False) -> np.ndarray:
-        """A vector [D] of a text, or [N,D] of several: the mean of its tokens' states, the first one ("cls") or the last one ("last");
-        `normalised` to length 1."""
+    def embed(
+        self, texts: str | Sequence[str], pooling: str | None = None, normalised: bool | None = None
+    ) -> np.ndarray:
+        """A vector [D] of a text, or [N,D] of several: the mean of its tokens' states, the first one ("cls"), the last one ("last") or the
+        largest at each place ("max"); `normalised` to length 1. None = as the model's folder says, else the mean as it is."""
         self._needs("embed", self.config.family != "vit")
-        if pooling not in POOLINGS:
-            raise UserError(f"there is no pooling {pooling!r}", did_you_mean(pooling, POOLINGS))
-        if pooling == "cls" and self.config.family != "bert":
-            raise UserError(
-                f"the first token of a {self.config.family} knows nothing of the text", "choose mean or last"
-            )
+        pooling = pooling_of(self.config.family, self.sentences.pooling if pooling is None else pooling)
+        normalised = self.sentences.normalised if normalised is None else normalised
         many = [texts] if isinstance(texts, str) else list(texts)
-        found = [vectors(self.model, *self._read(some), pooling).cpu() for some in _batched(many)]
-        out = torch.cat(found) if found else torch.zeros(0, self.config.stack.d_model)
-        out = torch.nn.functional.normalize(out, dim=-1) if normalised else out
+        order = sorted(range(len(many)), key=lambda i: len(many[i]))  # texts of a length share a batch: less padding
+        batches = _batched([many[i] for i in order])
+        found = [vectors(self.model, *self._read(some), pooling, normalised).cpu() for some in batches]
+        out = torch.cat(found)[np.argsort(order)] if found else torch.zeros(0, self.config.stack.d_model)
         return out[0].numpy() if isinstance(texts, str) else out.numpy()
 
     def n_cut(self, texts: Sequence[str]) -> int:
         """How many texts are longer than the model reads: of those `classify` and `embed` see the beginning."""
-        room = self.config.max_length - 2 * (self.config.family == "bert")
+        room = self.longest - 2 * (self.config.family == "bert")
         return sum(len(row) > room for row in self.tokenizer.encode_batch(list(texts))) if self._tokenizer else 0
 
     def _needs(self, verb: str, can: bool) -> None:
@@ -248,7 +248,7 @@ class Pipeline:
         ids = self.tokenizer.encode_batch(list(texts), specials)
         if self.config.family == "bert":
             c = self.config
-            return self._tensor([[c.bos_id or 0, *row[: c.max_length - 2], c.eos_id or 0] for row in ids])
+            return self._tensor([[c.bos_id or 0, *row[: self.longest - 2], c.eos_id or 0] for row in ids])
         start = self.tokenizer.prompt_edges[0] if self.config.family == "gpt" else []
         return self._tensor([[*start, *row][: self.config.max_length] or [self.config.eos_id or 0] for row in ids])
 
@@ -271,6 +271,8 @@ class Pipeline:
         `intervals` (95 %). limit: the first N (of labels, tags and images: N evenly spread). columns: the two columns of `data` that count.
         compare: another model that is asked the same; `compared` tells each metric's difference (this minus the other), its interval and p.
         """
+        for one in (self, compare or self):
+            refuse_other(one.pixels)
         tasks = [task_of(one.config, one._tokenizer) for one in (self, compare or self)]
         if tasks[0] != tasks[1]:
             raise UserError(f"one model was made to {tasks[0]}, the other to {tasks[1]}", "compare models of one task")
@@ -287,11 +289,11 @@ class Pipeline:
     def confusion(self, split: str = "test", data: Sequence[str] | None = None) -> tuple[tuple[str, ...], np.ndarray]:
         """(names, counts int64 [true, predicted]) of a classifier's held-out examples; labels that training never showed do not count."""
         self._needs("classify", self.config.n_labels > 0)
+        refuse_other(self.pixels)
         names, number = self.config.labels, {name: i for i, name in enumerate(self.config.labels)}
         judged = judge(self.model, self._tokenizer, question(self.config, self._tokenizer, self.recipe, data), split)
         counts = np.zeros((len(names), len(names)), np.int64)
-        for true, said in zip(judged.asked, judged.said, strict=True):
-            for asked, answer in zip(true, said, strict=True):
-                if asked in number and answer >= 0:
-                    counts[number[asked], answer] += 1
+        for asked, answer in zip(chain(*judged.asked), chain(*judged.said), strict=True):
+            if asked in number and answer >= 0:
+                counts[number[asked], answer] += 1
         return names, counts

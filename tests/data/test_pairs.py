@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.data.batches import Permutation
-from pellucid.data.pairs import PairData
+from pellucid.data.pairs import Edges, PairData
 from pellucid.data.tokenised import Ragged
 from pellucid.errors import DataError
 from pellucid.training.ranks import rows
@@ -19,7 +19,7 @@ def made(lengths, batch_tokens=40, seed=0, **options) -> PairData:
     """Pair i has ids 10 * i + 4 … on its source side."""
     sources = Ragged.of([[1000 * i + 4 + j for j in range(s)] for i, (s, _) in enumerate(lengths)])
     targets = Ragged.of([[1000 * i + 5 + j for j in range(t)] for i, (_, t) in enumerate(lengths)])
-    return PairData(sources, targets, pad_id=0, bos_id=1, eos_id=2, batch_tokens=batch_tokens, seed=seed, **options)
+    return PairData(sources, targets, Edges(0, [1], 2), batch_tokens=batch_tokens, seed=seed, **options)
 
 
 def same(a, b) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pellucid.data.config import DataConfig
 from pellucid.data.files import read_pairs
 from pellucid.data.images import prepare_images
-from pellucid.data.pairs import PairData
+from pellucid.data.pairs import Edges, PairData
 from pellucid.data.prepare import prepare_pairs, prepare_text, texts_for_tokenizer
 from pellucid.data.tokenised import Writer, cached, open_ragged
 from pellucid.errors import DataError
@@ -190,7 +190,7 @@ def test_multi30k(corpora):
     assert [len(p.sources) for p in parts.values()] == [29_000, 1014, 1000]
     assert json.dumps(parts["test"].examples(1)[0]).startswith('["Ein Mann mit einem orangefarbenen Hut')
     train = parts["train"]
-    data = PairData(train.sources, train.targets, pad_id=0, bos_id=1, eos_id=2, batch_tokens=16_384)
+    data = PairData(train.sources, train.targets, Edges(0, [1], 2), batch_tokens=16_384)
     assert data.buckets.padding() < 0.08
 
 

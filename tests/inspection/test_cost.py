@@ -26,7 +26,7 @@ from tests.inspection.subjects import hand_flops, inputs
 pytestmark = pytest.mark.slow  # each is quick, together they are a quarter of the quick ones
 
 BATCH, LENGTH = 3, 9
-SPECIALS: Any = SimpleNamespace(pad_id=0, bos_id=1, eos_id=2)
+SPECIALS: Any = SimpleNamespace(pad_id=0, bos_id=1, eos_id=2, edges=([], []))
 every_family = pytest.mark.parametrize("name", families.ALL)
 
 

@@ -37,14 +37,15 @@ def loaded(theirs: Any, folder: Path) -> Any:
     return storage.load(folder)[0]
 
 
-def returned(config: ModelConfig, folder: Path, seed: int = 0) -> tuple[Any, Any]:
-    """(a random model of ours, the same as `transformers` opens what we wrote); nothing is missing, nothing too much."""
+def returned(config: ModelConfig, folder: Path, seed: int = 0, **options: Any) -> tuple[Any, Any]:
+    """(a random model of ours, the same as `transformers` opens what we wrote); nothing is missing, nothing too much. options: what their
+    class has to be told besides."""
     import transformers
 
     ours = shaken(build(config, seed), seed)
     storage.save(ours, folder)
     (architecture,) = storage.read_json(folder / "config.json")["architectures"]
-    theirs, told = getattr(transformers, architecture).from_pretrained(folder, output_loading_info=True)
+    theirs, told = getattr(transformers, architecture).from_pretrained(folder, output_loading_info=True, **options)
     assert not any(told.values()), told
     assert storage.load(folder)[0].config == config
     return ours, theirs
@@ -119,11 +120,15 @@ def said(ours: Any, inputs: Sequence[Sequence[int]], beam: int = 1, max_new: int
 
 
 def said_by_theirs(theirs: Any, ids: Tensor, keep: Tensor, beam: int = 1, max_new: int = 12) -> list[list[int]]:
-    """What theirs says (decoders: give `ids` padded to the left), cut behind the first token that ends a text."""
-    speaks = {"num_beams": beam, "do_sample": False, "max_new_tokens": max_new, "max_length": None}
+    """What theirs says (decoders: give `ids` padded to the left), cut behind the first token that ends a text. By beams: until nothing that
+    lives can still win, as ours; by default theirs stops when nothing would win that ended now."""
+    forced = theirs.config.is_encoder_decoder and theirs.generation_config.forced_bos_token_id is not None
+    speaks = {"num_beams": beam, "do_sample": False, "max_new_tokens": max_new + forced, "max_length": None}
+    speaks |= {"early_stopping": "never"} if beam > 1 else {}  # as ours: nothing that could still win is given up
+    speaks |= {"early_stopping": "never"} if beam > 1 else {}
     with torch.no_grad():
         out = theirs.generate(input_ids=ids, attention_mask=keep.long(), **speaks)
-    start = 1 if theirs.config.is_encoder_decoder else ids.shape[1]
+    start = 1 + forced if theirs.config.is_encoder_decoder else ids.shape[1]
     eos = theirs.generation_config.eos_token_id
     ends = set(eos if isinstance(eos, list) else [eos])
     rows = [row[start:] for row in out.tolist()]

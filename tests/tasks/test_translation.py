@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.data.files import Example
-from pellucid.data.pairs import PairData
+from pellucid.data.pairs import Edges, PairData
 from pellucid.data.tokenised import Ragged
 from pellucid.generation.options import GenerationOptions
 from pellucid.models.config import ModelConfig
@@ -144,7 +144,7 @@ def data(batch_tokens: int = 60) -> PairData:
         sizes = torch.randint(1, 9, (12,), generator=random).tolist()
         return Ragged.of([torch.randint(3, 17, (n,), generator=random).tolist() for n in sizes])
 
-    return PairData(rows(), rows(), pad_id=0, bos_id=1, eos_id=2, batch_tokens=batch_tokens)
+    return PairData(rows(), rows(), Edges(0, [1], 2), batch_tokens=batch_tokens)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

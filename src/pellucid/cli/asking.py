@@ -46,8 +46,7 @@ def asking(verb: str, description: str, examples: str) -> Parser:
 def note_cut(pipeline: Any, texts: Sequence[str]) -> None:
     """Say on stderr how many texts are read only in part."""
     if n := pipeline.n_cut(texts):
-        longest = pipeline.config.max_length
         print(
-            f"note: {n} of {len(texts)} texts are longer than the model's {longest} tokens: only their beginning is read",
+            f"note: {n} of {len(texts)} texts are longer than the model's {pipeline.longest} tokens: only their beginning is read",
             file=sys.stderr,
         )

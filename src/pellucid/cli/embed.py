@@ -2,6 +2,7 @@
 
 import json
 import sys
+from argparse import BooleanOptionalAction
 from typing import Any
 
 from pellucid.cli.asking import asking, note_cut, pieces, something
@@ -17,11 +18,11 @@ def run(argv: list[str]) -> int:
     flags = asking("embed", "Turn texts into vectors.", EXAMPLES)
     flags.add_argument(
         "--pooling",
-        choices=("mean", "cls", "last"),
-        default="mean",
-        help="the mean of the tokens' states, the first one, or the last one (default: mean)",
+        choices=("mean", "cls", "last", "max"),
+        help="the mean of the tokens' states, the first, the last, or the largest at each place (default: what the model says, or mean)",
     )
-    flags.add_argument("--normalise", action="store_true", help="vectors of length 1: a product is then a cosine")
+    length = "vectors of length 1: a product is then a cosine (default: what the model says, or no)"
+    flags.add_argument("--normalise", action=BooleanOptionalAction, help=length)
     args = flags.parse(argv)
     something(args.text)
 

@@ -15,6 +15,7 @@ VERBS = {
     "resume": "go on with a stopped run, exactly where it stopped",
     "verify-resume": "prove on this machine that resuming is exact",
     "evaluate": "loss, perplexity, BLEU, accuracy of a model",
+    "verify": "the same numbers as another library, stage by stage, on this machine",
     "generate": "complete or translate text",
     "classify": "label texts or images, tag words",
     "fill": "the words behind a mask",

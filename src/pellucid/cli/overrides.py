@@ -10,6 +10,7 @@ from functools import reduce
 
 from pellucid.data.config import absolute
 from pellucid.errors import UserError, did_you_mean
+from pellucid.models.hub import is_path
 from pellucid.training.recipe import Recipe, describe, fields, list_recipes, load_recipe, recipe_path
 
 EXAMPLES = {
@@ -125,4 +126,5 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with its data files as absolute paths, so that a run can be resumed from any folder."""
     d = recipe.data
     data = replace(d, train=absolute(d.train), valid=absolute(d.valid), test=absolute(d.test))
-    return replace(recipe, data=data, init=recipe.init and absolute((recipe.init,))[0])
+    begun = absolute((recipe.init,))[0] if is_path(recipe.init) else recipe.init
+    return replace(recipe, data=data, init=recipe.init and begun)

@@ -3,7 +3,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,10 +41,15 @@ def read_pictures(patterns: Sequence[str], size: int, channels: int, notes: list
 
 def read_image(path: str | Path, size: int, channels: int) -> np.ndarray:
     """An image file as the model sees it: uint8 [size,size,channels]; see `fitted`. Raises DataError: no Pillow, no image."""
+    return opened(path, lambda image: fitted(image, size, channels))
+
+
+def opened(path: str | Path, make: Callable[[Any], np.ndarray]) -> np.ndarray:
+    """What `make` makes of an image file, opened with Pillow. Raises DataError: no Pillow, no image."""
     open_image = _pillow().open
     try:
         with open_image(path) as image:
-            return fitted(image, size, channels)
+            return make(image)
     except FileNotFoundError:
         raise DataError(f"no such file: {path}") from None
     except Exception as error:  # Pillow's decoders raise all kinds

@@ -1,8 +1,8 @@
 """Beam search that stops rightly.
 
-At each step the `beam` best continuations of an input survive; those that have ended are set aside and no
-longer take part, the others live on and spread to `beam` again at the next step. With one beam this is greedy
-search, exactly; with as many beams as there are texts it is exhaustive.
+At each step the `beam` best continuations of an input that have not ended live on; those among the best `beam` that have ended are set
+aside, and make no beam narrower. With one beam this is greedy search, exactly; with as many beams as there are texts it is exhaustive. It
+is the search of `transformers` with early_stopping="never".
 
 When to stop is where many implementations err. The score of a text is its log-probability / length**penalty,
 so a longer text may overtake a finished one although its log-probability only falls. The search ends only
@@ -24,23 +24,25 @@ Candidate = tuple[int, Partial]  # the row that it goes on from, and the text
 
 
 def beam_search(speaker: Speaker, requests: list[Request], rules: Rules) -> Iterator[tuple[int, list[Hypothesis]]]:
-    """Yields (index, n_best hypotheses, best first) for each request as soon as it is decided; finished ones
-    come before unfinished ones.
+    """Yields (index, n_best hypotheses, best first) for each request as soon as it is decided. A text that the limit cuts off stands
+    beside those that ended: the score alone decides.
     """
     living: list[Partial] = [Partial(request) for request in requests]
     ended: dict[int, list[Partial]] = {request.index: [] for request in requests}
-    said: list[int] | None = None
+    width, said = rules.options.beam, None
+    spare = width * max(1, len(rules.ends)) if width > 1 else 0  # so many may end at once
     while living:
         log_probabilities = rules.log_probabilities(speaker.next_logits(said), speaker.history)
-        candidates = _expand(living, log_probabilities, rules.options.beam)
+        candidates = _expand(living, log_probabilities, width + spare)
         survivors: list[Candidate] = []
         for request, group in groupby(candidates, key=lambda candidate: candidate[1].request):
-            best = sorted(group, key=lambda candidate: -candidate[1].log_probability)[: rules.options.beam]
+            best = sorted(group, key=lambda candidate: -candidate[1].log_probability)
             over = [rules.ended(partial) for _, partial in best]
-            ended[request.index] += [partial for (_, partial), end in zip(best, over, strict=True) if end]
-            alive = [candidate for candidate, end in zip(best, over, strict=True) if not end]
+            ended[request.index] += [partial for (_, partial), end in zip(best[:width], over, strict=False) if end]
+            alive = [candidate for candidate, end in zip(best, over, strict=True) if not end][:width]
             if _decided([partial for _, partial in alive], ended[request.index], rules):
-                yield request.index, _ranked(ended.pop(request.index), [partial for _, partial in alive], rules)
+                cut = [partial for (_, partial), end in zip(best[:width], over, strict=False) if not end]
+                yield request.index, _ranked(ended.pop(request.index), cut, rules)
             else:
                 survivors += alive
         speaker.select([row for row, _ in survivors])
@@ -48,9 +50,9 @@ def beam_search(speaker: Speaker, requests: list[Request], rules: Rules) -> Iter
         said = [partial.chosen[-1] for partial in living]
 
 
-def _expand(living: list[Partial], log_probabilities: Tensor, beam: int) -> list[Candidate]:
-    """Each row's `beam` best continuations: the best of an input are surely among them."""
-    values, tokens = log_probabilities.topk(min(beam, log_probabilities.shape[-1]))
+def _expand(living: list[Partial], log_probabilities: Tensor, width: int) -> list[Candidate]:
+    """Each row's `width` best continuations: the best of an input are surely among them."""
+    values, tokens = log_probabilities.topk(min(width, log_probabilities.shape[-1]))
     return [
         (row, partial.plus(token, value))
         for row, (partial, row_values, row_tokens) in enumerate(
@@ -78,11 +80,10 @@ def _score(partial: Partial, rules: Rules) -> float:
     return rules.score(partial.log_probability, len(partial.chosen))
 
 
-def _ranked(ended: list[Partial], alive: list[Partial], rules: Rules) -> list[Hypothesis]:
-    """The n_best: ended ones by score, then, where they are too few, those cut off by the limit."""
-    order = [
-        rules.hypothesis(partial, finished)
-        for partials, finished in ((ended, True), (alive, False))
-        for partial in sorted(partials, key=lambda partial: -_score(partial, rules))
-    ]
-    return order[: rules.options.n_best]
+def _ranked(ended: list[Partial], cut: list[Partial], rules: Rules) -> list[Hypothesis]:
+    """The n_best by score: of the ended ones and, at the limit, of those it cuts off."""
+    at_limit = bool(cut) and len(cut[0].chosen) >= cut[0].request.limit
+    pool = [(partial, True) for partial in ended]
+    pool += [(partial, False) for partial in cut] if at_limit or len(pool) < rules.options.n_best else []
+    pool.sort(key=lambda one: -_score(one[0], rules))
+    return [rules.hypothesis(partial, finished) for partial, finished in pool[: rules.options.n_best]]

@@ -44,7 +44,8 @@ class Hypothesis:
     """What was said. ids: forced prefix and chosen tokens, without <eos>.
 
     score: log-probability / length**length_penalty, in nats, over the chosen tokens (<eos> counts, the forced
-    prefix does not); without temperature, top-k and top-p. finished: it ended by <eos> or a stop string, not
+    prefix does not; what a model's own start forces behind its first token counts in the length alone); without temperature, top-k and
+    top-p. finished: it ended by <eos> or a stop string, not
     by the limit. text: where a tokenizer was given, cut before the stop string.
     """
 
@@ -83,6 +84,7 @@ class Rules:
         self.ends = {token for token in (config.eos_id, *config.ends) if token is not None}
         silent = (config.pad_id, config.bos_id) if config.suppress is None else config.suppress
         self.banned = sorted({token for token in silent if token is not None} - self.ends)
+        self.given = max(0, len(config.start) - 1)
 
     def log_probabilities(self, logits: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
         """Logits [B,V] to log-probabilities [B,V], those of the model, but -inf for what is never said (<pad> and <bos>, or what the
@@ -96,8 +98,8 @@ class Rules:
         return partial.chosen[-1] in self.ends or (bool(self.options.stop) and self._cut(partial)[1])
 
     def score(self, log_probability: float, length: int) -> float:
-        """log-probability / length**length_penalty."""
-        return log_probability / max(1, length) ** self.options.length_penalty
+        """log-probability / length**length_penalty, the tokens that the model's start forces counted in, as `transformers` does."""
+        return log_probability / max(1, length + self.given) ** self.options.length_penalty
 
     def hypothesis(self, partial: Partial, finished: bool) -> Hypothesis:
         """The text as it is handed out."""

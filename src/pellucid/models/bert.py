@@ -3,20 +3,23 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.models.config import ModelConfig
 from pellucid.models.inputs import make_embedding, make_relative, make_tokens, refuse_too_long
 from pellucid.parts.cache import positions_of
 from pellucid.parts.embeddings import Tokens
-from pellucid.parts.heads import LabelHead, MaskedWordHead, Pooler, StatesHead, TagHead
+from pellucid.parts.heads import ACTIVATIONS, LabelHead, MaskedWordHead, Pooler, StatesHead, TagHead
 from pellucid.parts.masks import Mask
 from pellucid.parts.norms import make_norm
 from pellucid.parts.shapes import Ids, Keep, States
 from pellucid.parts.stack import Block, Stack
 
 HEADS: dict[str, Callable[[ModelConfig, Tokens], nn.Module]] = {
-    "words": lambda c, tokens: MaskedWordHead(tokens, make_norm(c.stack.norm, c.stack.d_model)),
+    "words": lambda c, tokens: MaskedWordHead(
+        tokens, make_norm(c.stack.norm, c.stack.d_model), ACTIVATIONS.get(c.stack.feedforward, F.gelu)
+    ),
     "labels": lambda c, tokens: LabelHead(c.stack.d_model, c.n_labels, c.stack.dropout.residual, c.pooler),
     "tags": lambda c, tokens: TagHead(c.stack.d_model, c.n_labels, c.stack.dropout.residual),
     "vector": lambda c, tokens: Pooler(c.stack.d_model, c.pooler),

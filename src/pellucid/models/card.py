@@ -220,9 +220,12 @@ def use_of(config: ModelConfig, tokenizer: Tokenizer | None) -> Use:
         "vector": ("feature-extraction", 'print(model.embed("…"))', '"…"'),
         "states": ("feature-extraction", 'print(model.embed("…"))', '"…"'),
     }[config.head if config.family == "bert" else config.family]
-    if config.family == "vit" and config.channels == 1:
-        grey = _pipeline(task, 'Image.open("picture.png").convert("L")')
-        return Use(task, ours, ["from PIL import Image", *grey])
+    if config.family == "vit":  # the pipeline would make every picture RGB
+        kinds, mode = "AutoModelForImageClassification, AutoImageProcessor", "L" if config.channels == 1 else "RGB"
+        picture = f'processor(Image.open("picture.png").convert("{mode}"), return_tensors="pt")'
+        lines = ["from PIL import Image", f"from transformers import {kinds}"]
+        lines.append(f'model, processor = (kind.from_pretrained("{HERE}") for kind in ({kinds}))')
+        return Use(task, ours, [*lines, f"print(model(**{picture}).logits.argmax(-1))"])
     return Use(task, ours, _pipeline(task, text))
 
 

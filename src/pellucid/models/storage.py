@@ -115,8 +115,15 @@ def _read(
         if names[name] in computed:
             _as_computed(weights.where, name, tensor, computed[names[name]])
         else:
-            parameters |= to_ours([by_name[names[name]]], {names[name]: tensor}, shapes, order)
+            _add(parameters, to_ours([by_name[names[name]]], {names[name]: tensor}, shapes, order), weights.where, name)
     return parameters
+
+
+def _add(parameters: dict[str, Tensor], made: Mapping[str, Tensor], where: Path, name: str) -> None:
+    """A tensor that stands in a file twice, as a tied head beside its embedding, must be the same both times."""
+    if any(ours in parameters and not torch.equal(parameters[ours], tensor) for ours, tensor in made.items()):
+        raise DataError(f"{where}: {name} is not the tensor it is tied to", "set tie_word_embeddings to false in config.json")
+    parameters.update(made)
 
 
 def _as_computed(where: Path, name: str, found: Tensor, ours: Tensor) -> None:

@@ -1,5 +1,6 @@
 """ViT: an encoder over the patches of an image (Dosovitskiy et al. 2021)."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
@@ -19,6 +20,19 @@ POSITIONS: dict[str, Callable[[int, int], nn.Module | None]] = {
 }
 
 
+POOLED: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+def _head(c: ModelConfig) -> nn.Module:
+    """What becomes of the class token's state [B,D]. Raises UserError where it is asked for two things."""
+    d = c.stack.d_model
+    if c.head != "vector":
+        return nn.Linear(d, c.n_labels) if c.n_labels else nn.Identity()
+    if c.n_labels:
+        raise UserError("a vit has labels or a pooled vector", "set model.n_labels to 0, or leave out model.head")
+    return nn.Sequential(OrderedDict(dense=nn.Linear(d, d), activation=POOLED[c.pooler]()))
+
+
 class ViT(nn.Module):
     """The class token's state, behind the final norm, says what the image shows."""
 
@@ -31,10 +45,11 @@ class ViT(nn.Module):
         positions = POSITIONS[c.positions](d, side)
         self.embed = Patches(c.patch_size, c.channels, side**2, d, c.stack.dropout.embedding, positions)
         self.stack = Stack(c.stack, partial(Block, heads=c.heads))
-        self.classifier = nn.Linear(c.stack.d_model, c.n_labels) if c.n_labels else nn.Identity()
+        self.classifier = _head(c)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B,channels,height,width] to logits [B,n_labels] (the class token's state [B,D] where n_labels is 0)."""
+        """[B,channels,height,width] to logits [B,n_labels]; without labels to vectors [B,D]: the class token's state, pooled where the
+        head is "vector"."""
         return self.classifier(self.hidden(images)[:, 0])
 
     def hidden(self, images: Tensor) -> States:

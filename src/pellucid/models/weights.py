@@ -5,14 +5,16 @@ the same as pytorch_model.bin (see `pickled`). Nothing a folder says is believed
 asked for. What cannot be seen is a flipped bit among the numbers themselves; only a manifest of hashes shows that.
 
 The layout of safetensors (github.com/huggingface/safetensors#format): 8 bytes length of the header (little endian), the header in
-JSON {name: {dtype, shape, data_offsets}}, and the numbers, without gaps. The bytes are read straight into the tensors' own memory: a
-mapped file would count twice while it is copied, and must not be replaced while it is in use.
+JSON {name: {dtype, shape, data_offsets}}, and the numbers, without gaps. The bytes are read straight into the tensors' own memory: the
+pages of a mapped file count as memory while they are cast, a file in use that is rewritten ends the process, and where a tensor begins in
+it is left to chance, while products of one row depend in their last bits on whether that is a multiple of 16 bytes (measured, float32).
 """
 
 import json
 import math
+import mmap
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +34,7 @@ LONGEST_JSON = 16 << 20
 AT_ONCE = 8 << 20
 """Bytes read at a time where the numbers have to be cast or moved."""
 SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.(safetensors|bin)")
+WORTH_MAPPING = 1 << 20
 COPY = "copy the model again"
 QUANTISED = "quantised weights are not read"
 REMEDY = "take the model in float32, float16 or bfloat16"
@@ -64,20 +67,23 @@ class Weights:
         return {name: place.dtype for name, place in self.places.items()}
 
     def tensors(
-        self, names: Collection[str], device: str = "cpu", dtype: torch.dtype | None = None
+        self, names: Collection[str], device: str = "cpu", dtype: torch.dtype | None = None, mapped: bool = False
     ) -> Iterator[tuple[str, Tensor]]:
-        """These tensors one by one, in the order that is quickest, each on the device in memory of its own; floating ones in `dtype`.
+        """These tensors one by one, in the order that is quickest, on the device, in memory of their own; floating ones in `dtype`.
 
-        Beside what has been handed out, at most a few MB are held. Raises DataError when a file ends early or has gone.
+        Beside what has been handed out, at most a few MB are held. `mapped`: what needs no cast and no move is not read but mapped, page by
+        page when it is used, which takes no time; what is written to it stays in memory. The file may then be replaced or removed, but
+        not rewritten in place (on Windows, none of it), and last bits of products may differ, as they depend on where memory begins.
+        Raises DataError when a file ends early or has gone.
         """
-        by_file: dict[Path, list[str]] = {}
+        by_file: dict[Path, dict[str, Place]] = {}
         for name in names:
-            by_file.setdefault(self.places[name].file, []).append(name)
-        for path, mine in by_file.items():
+            by_file.setdefault(self.places[name].file, {})[name] = self.places[name]
+        for path, places in by_file.items():
             if path.suffix == ".bin":
-                yield from pickled.tensors(path, mine, device, dtype)
+                yield from pickled.tensors(path, places, device, dtype)
             else:
-                yield from _read_file(path, {name: self.places[name] for name in mine}, device, dtype)
+                yield from _read_file(path, places, device, dtype, mapped)
 
 
 def open_weights(folder: Path) -> Weights:
@@ -99,7 +105,8 @@ def open_weights(folder: Path) -> Weights:
 
 def refuse_remote_code(config: Mapping[str, Any], where: Path | str) -> None:
     """Raises DataError when a config.json says that Python files beside it make the model (`auto_map`): no such file is ever run."""
-    if "auto_map" in config:
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]  # text_config and the like
+    if any("auto_map" in part for part in parts):
         remedy = "pellucid runs no code of a model; take one of a family it knows, without auto_map"
         raise DataError(f"{where}: auto_map asks for Python code that comes with the model", remedy)
 
@@ -149,6 +156,8 @@ def _places(path: Path) -> dict[str, Place]:
 def _place(path: Path, name: str, entry: Any, start: int) -> Place:
     """One entry of a header; its bytes must be as many as its shape and type need."""
     kind = entry.get("dtype") if isinstance(entry, dict) else None
+    if not isinstance(kind, str):
+        raise DataError(f"{path} is damaged: {name!r:.80} has no type", COPY)
     if kind not in DTYPES:
         raise DataError(f"{path}: {name!r:.80} is of type {kind!r:.40}; {QUANTISED}", REMEDY)
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
@@ -184,32 +193,59 @@ def _checked(weights: Weights) -> Weights:
 
 
 def _read_file(
-    path: Path, places: Mapping[str, Place], device: str, dtype: torch.dtype | None
+    path: Path, places: Mapping[str, Place], device: str, dtype: torch.dtype | None, mapped: bool
 ) -> Iterator[tuple[str, Tensor]]:
     """Tensors of a safetensors file in the order they lie in it."""
     with _opened(path) as file:
+        scratch = torch.empty(
+            AT_ONCE, dtype=torch.uint8
+        )  # one for all: freed each time, it would leave holes between the tensors
         for name, place in sorted(places.items(), key=lambda item: item[1].begin):
             final = dtype if dtype and place.dtype.is_floating_point else place.dtype
-            tensor = torch.empty(place.shape, dtype=final, device=device)
+            as_it_is = final == place.dtype and torch.device(device).type == "cpu"
+            if mapped and as_it_is and place.end - place.begin >= WORTH_MAPPING and place.begin % final.itemsize == 0:
+                yield name, _mapped(file, place)
+                continue
+            tensor = empty(place.shape, final, device)
             file.seek(place.begin)
-            if final == place.dtype and tensor.device.type == "cpu":
+            if as_it_is:
                 _fill(file, tensor.view(-1))
             else:
-                _fill_cast(file, tensor.view(-1), place.dtype)
+                _fill_cast(file, tensor.view(-1), scratch.view(place.dtype))
             yield name, tensor
+            del tensor  # else it would be held while the next is read
 
 
-def _fill_cast(file: BinaryIO, flat: Tensor, dtype: torch.dtype) -> None:
-    """Numbers of that type from the file into a flat tensor of another type or device, a few at a time."""
-    scratch = torch.empty(min(AT_ONCE // dtype.itemsize, flat.numel()), dtype=dtype)
-    for part in flat.split(max(1, scratch.numel())):
-        _fill(file, scratch[: part.numel()])
-        part.copy_(scratch[: part.numel()])
+def _mapped(file: BinaryIO, place: Place) -> Tensor:
+    """A tensor on pages of its own, which are given back with it; a page that is written to is copied first."""
+    start = place.begin - place.begin % mmap.ALLOCATIONGRANULARITY
+    try:
+        pages = mmap.mmap(file.fileno(), place.end - start, access=mmap.ACCESS_COPY, offset=start)
+    except ValueError:  # "mmap length is greater than file size"
+        raise DataError(f"{place.file} ended while it was read", COPY) from None
+    count = math.prod(place.shape)
+    return torch.frombuffer(pages, dtype=place.dtype, count=count, offset=place.begin - start).view(place.shape)
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype, device: str) -> Tensor:
+    """Memory for a tensor. A large one on the CPU gets pages of its own, which go back when it is let go: where a caller turns what it is
+    given into something else, freed memory would stay between what is kept (measured: a quarter of a GPT-2)."""
+    size = math.prod(shape) * dtype.itemsize
+    if torch.device(device).type != "cpu" or size < WORTH_MAPPING:
+        return torch.empty(shape, dtype=dtype, device=device)
+    return torch.frombuffer(mmap.mmap(-1, size, access=mmap.ACCESS_COPY), dtype=dtype).view(tuple(shape))
+
+
+def _fill_cast(file: BinaryIO, flat: Tensor, scratch: Tensor) -> None:
+    """The next numbers of the file, of scratch's type, into a flat tensor of another type or device, a few at a time."""
+    for part in flat.split(len(scratch)):
+        _fill(file, scratch[: len(part)])
+        part.copy_(scratch[: len(part)])
 
 
 def _fill(file: BinaryIO, flat: Tensor) -> None:
     """The next bytes of the file into a flat tensor, without a copy between."""
-    rest = memoryview(flat.view(torch.uint8).numpy())
+    rest = memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
     while len(rest):
         n = file.readinto(rest)  # type: ignore[attr-defined]
         if not n:

@@ -69,7 +69,7 @@ class Nowhere(nn.Module):
 
 
 class Embedding(nn.Module):
-    """dropout(norm(scale * tokens + positions + segments)): each slot may be unused. scaled: by √d_model (Vaswani et al. 2017,
+    """dropout(norm(scale * tokens + segments + positions)): each slot may be unused. scaled: by √d_model (Vaswani et al. 2017,
     section 3.4).
     """
 
@@ -91,7 +91,7 @@ class Embedding(nn.Module):
         """ids [B,T], positions [B|1,T], segments [B,T] (None = all 0) -> [B,T,D]."""
         segments = torch.zeros_like(ids) if segments is None else segments
         tokens = self.tokens(ids) * self.scale
-        x = (tokens + self.positions(positions) + self.segments(segments)).to(tokens.dtype)
+        x = (tokens + self.segments(segments) + self.positions(positions)).to(tokens.dtype)  # in BERT's order, to the last bit
         return self.dropout(self.norm(x))
 
 

@@ -1,6 +1,7 @@
 """Heads: what a family says about its states. Logits tied to the embedding or free, masked words, classes."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -69,11 +70,22 @@ def make_head(tokens: Tokens, tied: bool, bias: bool, scale: float = 1.0) -> nn.
     return TiedHead(tokens, bias, scale) if tied else FreeHead(tokens.weight.shape[1], tokens.weight.shape[0], bias)
 
 
-class MaskedWordHead(nn.Module):
-    """BERT's: logits(norm(gelu(dense(x)))), tied, with a free bias (Devlin et al. 2019)."""
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+}
 
-    def __init__(self, tokens: Tokens, norm: nn.Module) -> None:
+
+class MaskedWordHead(nn.Module):
+    """BERT's: logits(norm(activation(dense(x)))), tied, with a free bias (Devlin et al. 2019). activation: that of the
+    feed-forward layers."""
+
+    def __init__(self, tokens: Tokens, norm: nn.Module, activation: Callable[[Tensor], Tensor] = F.gelu) -> None:
         super().__init__()
+        self.activation = activation
         d_model = tokens.weight.shape[1]
         self.dense, self.norm, self.logits = nn.Linear(d_model, d_model), norm, TiedHead(tokens, bias=True)
 
@@ -83,14 +95,11 @@ class MaskedWordHead(nn.Module):
 
     def transform(self, states: Tensor) -> Tensor:
         """What the vocabulary is compared with […,D]."""
-        return self.norm(F.gelu(self.dense(states)))
+        return self.norm(self.activation(self.dense(states)))
 
     def loss(self, states: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Summed cross-entropy in nats of states [N,D] for targets [N]."""
         return self.logits.loss(self.transform(states), targets, label_smoothing)
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
 
 class Pooler(nn.Module):

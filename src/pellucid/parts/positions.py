@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pellucid.errors import UserError, did_you_mean
+from pellucid.errors import UserError
+from pellucid.parts.rotary_scaling import FREQUENCIES, check_scaling, yarn_magnitude
 
 Positions = Int[Tensor, "#B T"]
 Angles = Float[Tensor, "2 #B 1 T half"]  # cosine, sine
@@ -102,7 +103,8 @@ class Rotary(nn.Module):
     The angles of a set of positions are made once and serve every layer: `rotate(x, angles)`. `scaling`
     stretches positions for contexts longer than those trained on: None, a number (linear; Chen et al. 2023)
     or a dict as Hugging Face's config.json writes it (`rope_parameters` or `rope_scaling`) of type default,
-    linear or llama3; a `rope_theta` in it stands for `base`. Angles and rotation are computed in float32.
+    linear, llama3 or yarn (Peng et al. 2023, which also lengthens queries and keys); a `rope_theta` in it stands
+    for `base`. Angles and rotation are computed in float32. Raises UserError naming what is not supported.
     """
 
     def __init__(self, head_dim: int, base: float = 10000.0, scaling: float | Mapping | None = None) -> None:
@@ -114,48 +116,24 @@ class Rotary(nn.Module):
         self.head_dim, self.base = head_dim, float(given.get("rope_theta") or base)
         self.scaling = dict(given)
         self.kind = str(given.get("rope_type") or given.get("type") or "default")
-        if self.kind not in SCALINGS:
-            raise UserError(f"rotary scaling {self.kind!r} is not supported", did_you_mean(self.kind, SCALINGS))
-        if given.get("partial_rotary_factor", 1.0) != 1.0:
-            raise UserError("rotary positions on a part of the head (partial_rotary_factor) are not supported")
-        missing = [name for name in SCALINGS[self.kind] if name not in given]
-        if missing:
-            raise UserError(f"rotary scaling {self.kind!r} lacks {', '.join(missing)}", "add the field to rope_scaling")
+        check_scaling(self.kind, given)
 
     def forward(self, positions: Positions) -> Angles:
         """Cosine and sine of the angles at positions [B|1,T]: float32 [2,B|1,1,T,C/2]."""
         angles = positions[:, None, :, None].float() * self.frequencies(positions.device)
-        return torch.stack((angles.cos(), angles.sin()))
+        return torch.stack((angles.cos(), angles.sin())) * self.magnitude()
 
     def frequencies(self, device: torch.device) -> Float[Tensor, "half"]:
         """Radians per position for each of the C/2 pairs, scaling included."""
-        plain = 1.0 / self.base ** (torch.arange(0, self.head_dim, 2, device=device).float() / self.head_dim)
-        if self.kind == "linear":
-            return plain / float(self.scaling["factor"])
-        return (
-            plain if self.kind == "default" else _llama3(plain, *(float(self.scaling[f]) for f in SCALINGS["llama3"]))
-        )
+        waves = self.base ** (torch.arange(0, self.head_dim, 2, device=device).float() / self.head_dim)
+        return FREQUENCIES[self.kind](waves, self.scaling, self.base)
+
+    def magnitude(self) -> float:
+        """What queries and keys are multiplied with: 1, but for yarn."""
+        return yarn_magnitude(self.scaling) if self.kind == "yarn" else 1.0
 
     def extra_repr(self) -> str:
         return f"head_dim={self.head_dim}, base={self.base:g}, scaling={self.kind}"
-
-
-SCALINGS: dict[str, tuple[str, ...]] = {  # the kinds of rotary scaling and the fields that each one needs
-    "default": (),
-    "linear": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}
-
-
-def _llama3(plain: Tensor, factor: float, low: float, high: float, trained: float) -> Tensor:
-    """Llama 3.1's scaling: long waves are slowed by `factor`, short ones kept, those between blended.
-
-    `low` and `high` count how often a wave fits into the context `trained` on: below `low` it is long, above
-    `high` short.
-    """
-    fits = trained / (2 * math.pi / plain)  # rounds as the reference does
-    blend = ((fits - low) / (high - low)).clamp(0, 1)
-    return (1 - blend) * plain / factor + blend * plain
 
 
 def rotate(x: Float[Tensor, "B H T C"], angles: Angles | None) -> Float[Tensor, "B H T C"]:

@@ -1,7 +1,8 @@
-"""Spans that tags name, in the ways people write them: B-PER I-PER O, with E- and S- at ends (BIOES, BILOU: L- and U-), or I- alone."""
+"""Spans that tags name, in the ways people write them: B-PER I-PER O, with E- and S- at ends (BIOES, BILOU: L- and U-), or I- alone; and
+stretches of words that a model can read."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 Span = tuple[int, int, str]
 BEGINS, ENDS = ("B", "S", "U"), ("E", "S", "L", "U")
@@ -28,3 +29,15 @@ def spans(tags: Sequence[int], names: Sequence[str]) -> set[Span]:
             found.add((start, place + 1, kind))
             kind = ""
     return found
+
+
+def stretches(sizes: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
+    """Words of so many pieces each, cut into stretches [first, last) of at most `room` pieces, at least a word each."""
+    first = used = 0
+    for place, size in enumerate(sizes):
+        if place > first and used + size > room:
+            yield first, place
+            first, used = place, 0
+        used += size
+    if sizes:
+        yield first, len(sizes)

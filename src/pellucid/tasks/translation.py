@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.data.files import Example
-from pellucid.data.pairs import PairData
+from pellucid.data.pairs import Edges, PairData
 from pellucid.data.prompts import PromptData
 from pellucid.data.text import IGNORE
 from pellucid.data.tokenised import Ragged
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate
+from pellucid.generation.speakers import start_ids
+from pellucid.models.config import ModelConfig
 from pellucid.tasks import metrics
 from pellucid.tasks.judged import Judged
 from pellucid.tasks.language import row_losses
@@ -65,18 +67,28 @@ class Form:
     fits: Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 
-def seq2seq(tokenizer: Tokenizer) -> Form:
-    """Source to the encoder, target to the decoder."""
-    ids = {f"{name}_id": getattr(tokenizer, f"{name}_id") for name in ("pad", "bos", "eos")}
+def seq2seq(tokenizer: Tokenizer, config: ModelConfig | None = None) -> Form:
+    """Source to the encoder, between what the tokenizer asks for; target to the decoder, which starts as the model does (None = with the
+    tokenizer's <bos>) and ends on <eos>."""
+    ids = {f"{name}_id": getattr(config or tokenizer, f"{name}_id") for name in ("pad", "bos", "eos")}
+    before, behind = tokenizer.edges
+    start = start_ids(config) if config else [ids["bos_id"]]
+    edges = Edges(ids["pad_id"] or 0, start, ids["eos_id"] or 0, before, behind)
+    n_edges = len(before) + len(behind)
 
     def read(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         memory = model.encode(batch["source"], batch["source_keep"])
         return model.decode(batch["target_in"], memory, batch["source_keep"]), batch["target_out"], batch["target_keep"]
 
-    return Form(partial(_data, PairData, ids), read, lambda source: source, lambda s, t, n: (s <= n) & (t < n))
+    return Form(
+        partial(_data, PairData, {"edges": edges}),
+        read,
+        lambda source: [*before, *source, *behind],
+        lambda s, t, n: (s + n_edges <= n) & (t + len(start) <= n),
+    )
 
 
-def prompted(tokenizer: Tokenizer) -> Form:
+def prompted(tokenizer: Tokenizer, config: ModelConfig | None = None) -> Form:
     """Both as one text: the source, the token that asks for an answer, the answer."""
     start, end = edges = tokenizer.prompt_edges
     ids = {"pad_id": tokenizer.pad_id or 0, "eos_id": tokenizer.eos_id or 0, "edges": edges}
@@ -137,7 +149,7 @@ def translate(
 ) -> list[str]:
     """The best answer to each source."""
     prompts = [form.prompt(source) for source in sources]
-    return [best[0].text or "" for best in generate(model, prompts, options, tokenizer)]
+    return [best[0].text or "" for best in generate(model, prompts, options, tokenizer.target)]
 
 
 def _rows(ragged: Ragged) -> list[Any]:
@@ -198,5 +210,5 @@ class Translation:
         if "ids" in batch:
             return self.tokenizer.decode_batch(batch["ids"].tolist(), skip_special=False)
         sources = self.tokenizer.decode_batch(batch["source"].tolist())
-        targets = self.tokenizer.decode_batch(batch["target_out"].tolist())
+        targets = self.tokenizer.target.decode_batch(batch["target_out"].tolist())
         return [f"{source} → {target}" for source, target in zip(sources, targets, strict=True)]

@@ -1,11 +1,19 @@
 """All foreign families, by the `model_type` of their config.json, and which of them a model of ours is."""
 
 from pellucid.models.config import ModelConfig
+from pellucid.models.pretrained.bart import BART
+from pellucid.models.pretrained.bert import BERT, DISTILBERT
 from pellucid.models.pretrained.family import Family
 from pellucid.models.pretrained.gpt2 import GPT2
-from pellucid.models.pretrained.llama import LLAMA
+from pellucid.models.pretrained.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from pellucid.models.pretrained.marian import MARIAN
+from pellucid.models.pretrained.t5 import T5
+from pellucid.models.pretrained.vit import VIT, VIT_MAE
 
-FOREIGN: dict[str, Family] = {family.model_type: family for family in (LLAMA, GPT2)}
+FOREIGN: dict[str, Family] = {
+    family.model_type: family
+    for family in (LLAMA, MISTRAL, QWEN2, QWEN3, GPT2, MARIAN, BART, T5, DISTILBERT, BERT, VIT_MAE, VIT)
+}
 
 
 def home(config: ModelConfig) -> tuple[Family | None, list[str]]:

@@ -32,6 +32,7 @@ class Family:
     to_config(config.json, names of the tensors in the file), from_config: config.json and a ModelConfig, without token ids, which
     `fields.spoken` reads and writes for all. rows: the table of names. tidy: a name in a file as the table has it, None for what files
     carry along and nobody needs. order: where our i-th place of d_model is in theirs. computed: tensors that they store and we compute.
+    misfits: what no setting tells by itself, in words.
     """
 
     model_type: str
@@ -44,12 +45,13 @@ class Family:
     tidy: Callable[[str, ModelConfig], str | None] = _as_it_is
     order: Callable[[ModelConfig], Tensor | None] = lambda config: None
     computed: Callable[[ModelConfig], dict[str, Tensor]] = lambda config: {}
+    misfits: Callable[[ModelConfig], list[str]] = lambda config: []
 
     def strays(self, config: ModelConfig) -> list[str]:
         """The settings that are not this family's, in words; none = a model of ours is one of theirs."""
-        found = []
+        found = [*self.misfits(config)]
         for name, value in settings(config).items():
-            if name in self.free or name in ANY_SIZE:
+            if name not in self.standard and (name in self.free or name in ANY_SIZE):
                 continue
             fits = self.standard.get(name, DEFAULTS[name])
             if value != fits and not (isinstance(fits, tuple) and value in fits):
