@@ -130,10 +130,8 @@ def test_n_best_and_seeds(name: str, request: pytest.FixtureRequest) -> None:
     assert pipeline.generate(text, sampling) == pipeline.generate(text, sampling)
     assert len({pipeline.generate(text, replace(sampling, seed=seed)).text for seed in range(8)}) > 1
     best = ranked(pipeline.generate(text, replace(SHORT, beam=4, n_best=4)))
-    done = [one.score for one in best if one.finished]
-    cut = [one.score for one in best if not one.finished]
-    assert done == sorted(done, reverse=True) and cut == sorted(cut, reverse=True), "the best first"
-    assert [one.finished for one in best] == [True] * len(done) + [False] * len(cut), "those that ended before"
+    scores = [one.score for one in best]
+    assert scores == sorted(scores, reverse=True), "the best first"
     assert len({one.text for one in best}) == 4
     assert pipeline.generate([], SHORT) == []
 

@@ -18,6 +18,7 @@ from pellucid.generation.hypotheses import Hypothesis
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate, stream
 from pellucid.models.config import ModelConfig
+from pellucid.models.hub import find
 from pellucid.models.sentences import Sentences, read_sentences
 from pellucid.parts.taps import record_attention
 from pellucid.tasks.pixels import read_images, read_pixels, refuse_other
@@ -59,11 +60,11 @@ def _generated(hypotheses: Sequence[Hypothesis]) -> Generated:
 
 
 def load(path: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "auto") -> "Pipeline":
-    """The model of a run folder or a model folder, ready to use, on the best device there is or the one named.
+    """The model of a run folder, a model folder or a name on the hub, ready to use, on the best device there is or the one named.
 
     Raises DataError when there is none, when a file is damaged, or when it is of a family that cannot be read.
     """
-    folder = Path(path).expanduser()
+    folder = find(str(path))
     model, tokenizer = open_model(folder, dtype, devices.find(str(device)))
     if not (folder / "run.toml").is_file():
         return Pipeline(model, tokenizer, folder=folder)

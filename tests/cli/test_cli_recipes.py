@@ -111,10 +111,11 @@ def test_written_and_read_again_is_the_same(tmp_path_factory, text, files, numbe
 
 def test_every_field_is_written_but_those_without_a_value() -> None:
     text = to_toml(Recipe())
+    ids = ("pad_id", "bos_id", "eos_id", "suppress")
     assert [path for path in fields() if f"{path.split('.')[-1]} = " not in text] == [
-        "model.rope_scaling",
-        *(f"model.{name}" for name in ("pad_id", "bos_id", "eos_id", "decoder_layers", "decoder_vocab_size")),
+        *(f"model.{name}" for name in ("window", "rope_scaling", *ids, "decoder_layers", "decoder_vocab_size")),
         "model.stack.n_kv_heads",
+        "model.heads.width",
     ]
 
 

@@ -37,6 +37,8 @@ def tiny(family: str, seed: int = 0, vocab_size: int = 9, max_length: int = 40, 
 class Letters:
     """Token i is the i-th letter; special tokens are silent."""
 
+    vocab_size = 26 + 3
+
     def decode(self, ids: list[int]) -> str:
         return "".join(chr(ord("a") + i - 3) for i in ids if i > EOS)
 

@@ -125,7 +125,6 @@ def said_by_theirs(theirs: Any, ids: Tensor, keep: Tensor, beam: int = 1, max_ne
     forced = theirs.config.is_encoder_decoder and theirs.generation_config.forced_bos_token_id is not None
     speaks = {"num_beams": beam, "do_sample": False, "max_new_tokens": max_new + forced, "max_length": None}
     speaks |= {"early_stopping": "never"} if beam > 1 else {}  # as ours: nothing that could still win is given up
-    speaks |= {"early_stopping": "never"} if beam > 1 else {}
     with torch.no_grad():
         out = theirs.generate(input_ids=ids, attention_mask=keep.long(), **speaks)
     start = 1 + forced if theirs.config.is_encoder_decoder else ids.shape[1]

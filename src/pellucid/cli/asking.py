@@ -37,7 +37,7 @@ def pieces(texts: Sequence[str], size: int) -> Iterator[list[str]]:
 def asking(verb: str, description: str, examples: str) -> Parser:
     """What verbs that answer texts have in common: MODEL, TEXT…, --json."""
     flags = Parser(verb, description, examples)
-    flags.add_argument("model", metavar="MODEL", help="a run folder or a model folder")
+    flags.add_argument("model", metavar="MODEL", help="a run folder, a model folder or a hub name")
     flags.add_argument("text", metavar="TEXT", nargs="*", help="what to read (default: the lines of stdin)")
     flags.add_argument("--json", action="store_true", help="print one JSON object a line")
     return flags

@@ -53,7 +53,9 @@ def run(argv: list[str]) -> int:
 def parser() -> Parser:
     """The flags, but for fields."""
     flags = Parser("cost", ABOUT, EXAMPLES)
-    flags.add_argument("model", metavar="MODEL", help="a run folder, a model folder, a preset or a recipe")
+    flags.add_argument(
+        "model", metavar="MODEL", help="a run folder, a model folder, a preset, a recipe, or org/name on the hub"
+    )
     flags.add_argument("--length", type=at_least(1), metavar="N", help="tokens in a row; of source and of target each")
     flags.add_argument("--batch", type=at_least(1), metavar="B", help="rows (default: the recipe's, or 1)")
     flags.add_argument(
@@ -83,9 +85,10 @@ def split(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def find(name: str) -> Recipe:
     """The recipe of a run or of that name; a preset or a model folder as a recipe with nothing but its model."""
+    from pellucid.models import hub
     from pellucid.models.presets import PRESETS
 
-    folder = Path(name).expanduser()
+    folder = hub.find(name) if "/" in name else Path(name).expanduser()
     if (folder / "run.toml").is_file():
         recipe = load_recipe(folder / "run.toml")
         holder = next((p for p in (folder / "model", *sorted(folder.glob("checkpoints/*"))) if has_config(p)), None)

@@ -15,7 +15,7 @@ EXAMPLES = """\
 def run(argv: list[str]) -> int:
     """Evaluate; prints a table or JSON."""
     parser = Parser("evaluate", "Measure a model: loss, perplexity, BLEU and what else applies.", EXAMPLES)
-    parser.add_argument("model", metavar="MODEL", help="a run folder or a model folder")
+    parser.add_argument("model", metavar="MODEL", help="a run folder, a model folder or a hub name")
     parser.add_argument(
         "--data", nargs="+", metavar="FILE", help="files to measure on (default: the part of the run named by --split)"
     )

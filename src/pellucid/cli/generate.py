@@ -63,7 +63,7 @@ def run(argv: list[str]) -> int:
 def parser() -> Parser:
     """The flags; what is not given is None, and comes from the run's recipe."""
     flags = Parser("generate", "Complete text (GPT) or translate it (encoder-decoder).", EXAMPLES)
-    flags.add_argument("model", metavar="MODEL", help="a run folder or a model folder")
+    flags.add_argument("model", metavar="MODEL", help="a run folder, a model folder or a hub name")
     flags.add_argument(
         "text", metavar="TEXT", nargs="*", help="what to complete or translate (default: the lines of stdin)"
     )

@@ -57,7 +57,7 @@ def parser() -> Parser:
     flags = Parser(
         "trace", f"Every step of a real forward pass: axes, shapes, parameters, FLOPs, time.\n\n{NOTE}", EXAMPLES
     )
-    flags.add_argument("model", metavar="MODEL", help="a run folder, a model folder or a preset")
+    flags.add_argument("model", metavar="MODEL", help="a run folder, a model folder, a preset, or org/name on the hub")
     flags.add_argument(
         "text", metavar="TEXT", nargs="?", help="what it reads (of a ViT: an image file; default: random)"
     )
@@ -73,9 +73,10 @@ def parser() -> Parser:
 
 def find(name: str) -> tuple[Any, Any, str]:
     """(model, tokenizer or None, what it is in words) of a folder or a preset."""
+    from pellucid.models.hub import is_path
     from pellucid.models.presets import PRESETS
 
-    if Path(name).expanduser().is_dir():
+    if Path(name).expanduser().is_dir() or ("/" in name and not is_path(name)):
         from pellucid.api import load
 
         pipeline = load(name)

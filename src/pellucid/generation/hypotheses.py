@@ -17,6 +17,8 @@ from pellucid.models.config import ModelConfig
 class Tokenizer(Protocol):
     """What is asked of a tokenizer here; pellucid.text.tokenizer.Tokenizer has it."""
 
+    vocab_size: int
+
     def decode(self, ids: list[int]) -> str:
         """Ids to text, special tokens left out."""
         ...
@@ -83,12 +85,14 @@ class Rules:
         self.options, self.tokenizer = options, tokenizer
         self.ends = {token for token in (config.eos_id, *config.ends) if token is not None}
         silent = (config.pad_id, config.bos_id) if config.suppress is None else config.suppress
-        self.banned = sorted({token for token in silent if token is not None} - self.ends)
+        size = config.decoder_vocab_size or config.vocab_size
+        nameless = range(tokenizer.vocab_size if tokenizer else size, size)  # rows that fill a table up stand for nothing
+        self.banned = sorted({token for token in (*silent, *nameless) if token is not None} - self.ends)
         self.given = max(0, len(config.start) - 1)
 
     def log_probabilities(self, logits: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
         """Logits [B,V] to log-probabilities [B,V], those of the model, but -inf for what is never said (<pad> and <bos>, or what the
-        config says). The repetition penalty counts the tokens in `said`.
+        config says; ids beyond the tokenizer's). The repetition penalty counts the tokens in `said`.
         """
         logits = penalise(logits, said, self.options.repetition_penalty)
         return forbid(torch.log_softmax(logits, dim=-1), self.banned)

@@ -60,6 +60,8 @@ class ModelConfig:
             raise UserError(
                 f"stack.d_model {s.d_model} is not a multiple of stack.n_heads {s.n_heads}", "or set model.heads.width"
             )
+        if self.window is not None and self.window < 1:
+            raise UserError(f"model.window is {self.window}", "a token sees at least itself: 1 or more")
 
     @property
     def head_dim(self) -> int:

@@ -69,7 +69,7 @@ class Weights:
     def tensors(
         self, names: Collection[str], device: str = "cpu", dtype: torch.dtype | None = None, mapped: bool = False
     ) -> Iterator[tuple[str, Tensor]]:
-        """These tensors one by one, in the order that is quickest, on the device, in memory of their own; floating ones in `dtype`.
+        """These tensors one by one, the largest of a file first, on the device, in memory of their own; floating ones in `dtype`.
 
         Beside what has been handed out, at most a few MB are held. `mapped`: what needs no cast and no move is not read but mapped, page by
         page when it is used, which takes no time; what is written to it stays in memory. The file may then be replaced or removed, but
@@ -195,12 +195,13 @@ def _checked(weights: Weights) -> Weights:
 def _read_file(
     path: Path, places: Mapping[str, Place], device: str, dtype: torch.dtype | None, mapped: bool
 ) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of a safetensors file in the order they lie in it."""
+    """Tensors of a safetensors file, the largest first: what a caller needs beside one, to turn it or to pack it, is then needed while little
+    else is held."""
     with _opened(path) as file:
         scratch = torch.empty(
             AT_ONCE, dtype=torch.uint8
         )  # one for all: freed each time, it would leave holes between the tensors
-        for name, place in sorted(places.items(), key=lambda item: item[1].begin):
+        for name, place in sorted(places.items(), key=lambda item: (item[1].begin - item[1].end, item[1].begin)):
             final = dtype if dtype and place.dtype.is_floating_point else place.dtype
             as_it_is = final == place.dtype and torch.device(device).type == "cpu"
             if mapped and as_it_is and place.end - place.begin >= WORTH_MAPPING and place.begin % final.itemsize == 0:
