@@ -12,16 +12,17 @@ import torch
 from torch import nn
 
 from pellucid.data.tagged import word_pieces
-from pellucid.data.tokenised import Ragged
 from pellucid.errors import DataError, UserError
 from pellucid.generation.hypotheses import Hypothesis
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate, stream
+from pellucid.generation.speakers import start_ids
 from pellucid.models.config import ModelConfig
 from pellucid.models.hub import find
 from pellucid.models.sentences import Sentences, read_sentences
 from pellucid.parts.taps import record_attention
 from pellucid.tasks.pixels import read_images, read_pixels, refuse_other
+from pellucid.tasks.reading import around, asked, padded, read
 from pellucid.tasks.spans import stretches
 from pellucid.tasks.vectors import pooling_of, vectors
 from pellucid.text.tokenizer import Tokenizer
@@ -124,9 +125,11 @@ class Pipeline:
         with. first_index: the place of the first text in a longer list handed over in pieces, so that sampling is the same as in one.
         """
         given = [texts] if isinstance(texts, str) else list(texts)
-        starts = [self.tokenizer.encode(prefix)] * len(given)
+        starts = [self.tokenizer.target.encode(prefix)] * len(given)
         chosen = options or self.options
-        found = generate(self.model, self._encode(given), chosen, self.tokenizer, starts, first_index=first_index)
+        found = generate(
+            self.model, self._encode(given), chosen, self.tokenizer.target, starts, first_index=first_index
+        )
         answers = [_generated(hypotheses) for hypotheses in found]
         return answers[0] if isinstance(texts, str) else answers
 
@@ -134,14 +137,11 @@ class Pipeline:
         """The completion or translation of one text, piece by piece; there is one (`n_best` is 1)."""
         if (options or self.options).n_best != 1:
             raise UserError("only one answer can be streamed", "set n_best to 1, or use generate")
-        start = self.tokenizer.encode(prefix)
-        return stream(self.model, self._encode([text])[0], self.tokenizer, options or self.options, start)
+        start, speaks = self.tokenizer.target.encode(prefix), self.tokenizer.target
+        return stream(self.model, self._encode([text])[0], speaks, options or self.options, start)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """As in training: what stands before a decoder's prompt, and behind one that is to be answered, is the tokenizer's to say."""
-        ids = self.tokenizer.encode_batch(list(texts))
-        start, end = self.tokenizer.prompt_edges if self.config.family == "gpt" else ([], [])
-        return [[*start, *row, *end] for row in ids]
+        return asked(texts, self.tokenizer, self.config)
 
     @torch.no_grad()
     def alignment(self, source: str, target: str | None = None) -> tuple[list[str], list[str], np.ndarray]:
@@ -151,14 +151,15 @@ class Pipeline:
         if model.config.family != "seq2seq":
             raise UserError(f"an alignment needs an encoder-decoder, this is a {model.config.family}")
         target = self.generate(source).text if target is None else target
-        ids, said = self.tokenizer.encode(source), [*self.tokenizer.encode(target), self.tokenizer.eos_id or 0]
-        start = [self.tokenizer.bos_id or 0, *said[:-1]]
+        ids, speaks = self._encode([source])[0], self.tokenizer.target
+        said = [*speaks.encode(target), self.config.eos_id or 0]
+        start = [*start_ids(self.config), *said[:-1]]
         device = next(model.parameters()).device
         last = f"decoder.blocks.{len(model.decoder.blocks) - 1}.cross.branch.attend"
         with record_attention(model, last) as weights:
             model(torch.tensor([ids], device=device), torch.tensor([start], device=device))
-        matrix = weights[last][0][0].mean(0).cpu().numpy()
-        return self.tokenizer.tokens(ids), self.tokenizer.tokens(said), matrix
+        matrix = weights[last][0][0].mean(0)[-len(said) :].cpu().numpy()
+        return self.tokenizer.tokens(ids), speaks.tokens(said), matrix
 
     def classify(self, given: str | Path | Sequence[str | Path]) -> Classified | list[Classified]:
         """The label of a text, or of an image file, with the probability of each label; or of each of several, in order."""
@@ -235,8 +236,10 @@ class Pipeline:
 
     def n_cut(self, texts: Sequence[str]) -> int:
         """How many texts are longer than the model reads: of those `classify` and `embed` see the beginning."""
-        room = self.longest - 2 * (self.config.family == "bert")
-        return sum(len(row) > room for row in self.tokenizer.encode_batch(list(texts))) if self._tokenizer else 0
+        if self._tokenizer is None:
+            return 0
+        room = self.longest - sum(map(len, around(self._tokenizer, self.config)))
+        return sum(len(row) > room for row in self._tokenizer.encode_batch(list(texts)))
 
     def _needs(self, verb: str, can: bool) -> None:
         if not can:
@@ -245,19 +248,11 @@ class Pipeline:
             raise UserError(f"this model cannot {verb}: it is a {c.family}{made}", CAN)
 
     def _read(self, texts: Sequence[str], specials: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """ids [B,T] and keep [B,T] as this family reads texts, cut to what the model knows."""
-        ids = self.tokenizer.encode_batch(list(texts), specials)
-        if self.config.family == "bert":
-            c = self.config
-            return self._tensor([[c.bos_id or 0, *row[: self.longest - 2], c.eos_id or 0] for row in ids])
-        start = self.tokenizer.prompt_edges[0] if self.config.family == "gpt" else []
-        return self._tensor([[*start, *row][: self.config.max_length] or [self.config.eos_id or 0] for row in ids])
+        """ids [B,T] and keep [B,T], cut to what the model knows."""
+        return self._tensor(read(texts, self.tokenizer, self.config, self.longest, specials))
 
     def _tensor(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        ids, keep = Ragged.of(rows).padded(np.arange(len(rows)))
-        ids[~keep] = self.config.pad_id or 0
-        device = next(self.model.parameters()).device
-        return torch.from_numpy(ids).to(device), torch.from_numpy(keep).to(device)
+        return padded(rows, self.config, next(self.model.parameters()).device)
 
     def evaluate(
         self,

@@ -11,7 +11,7 @@ class Letters:
 
     def __init__(self, size: int = 1 << 16, eos_id: int | None = 2) -> None:
         self.vocab_size = size
-        self.eos_id = eos_id
+        self.eos_id, self.target = eos_id, self
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         return [[i if (i := ord(c) + 4) < self.vocab_size else 3 for c in text] for text in texts]

@@ -104,6 +104,7 @@ def opens_or_is_refused(folder: Path, content: bytes) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_the_header_is_seen_or_harms_only_a_name(tmp_path: Path) -> None:
     opened = 0
     for place in range(8 * (8 + LENGTH)):

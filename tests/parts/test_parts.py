@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from pellucid.errors import UserError
-from pellucid.models.pretrained import torch_nn
 from pellucid.models.config import ModelConfig
+from pellucid.models.pretrained import torch_nn
 from pellucid.parts.attention import Attention, Widths, attend, attend_explicit
 from pellucid.parts.config import Dropout, StackConfig
 from pellucid.parts.embeddings import Embedding, Patches, Tokens

@@ -74,13 +74,13 @@ def prepare_pairs(config: DataConfig, tokenizer: TokenizerLike, seed: int) -> di
             notes: list[str] = []
             with (
                 Writer(folder, f"{part}.source", tokenizer.vocab_size) as sources,
-                Writer(folder, f"{part}.target", tokenizer.vocab_size) as targets,
+                Writer(folder, f"{part}.target", tokenizer.target.vocab_size) as targets,
                 open(folder / f"{part}.jsonl", "w", encoding="utf-8", newline="\n") as raw,
             ):
                 for batch in batched(_examples(config, part, seed, notes), AT_ONCE):
                     raw.writelines(json.dumps(example, ensure_ascii=False) + "\n" for example in batch)
                     sources.extend(tokenizer.encode_batch([e.source for e in batch]))
-                    targets.extend(tokenizer.encode_batch([e.target for e in batch]))
+                    targets.extend(tokenizer.target.encode_batch([e.target for e in batch]))
             write_info(folder, part, {"notes": notes})
 
     folder = cached(key, fill)

@@ -48,7 +48,7 @@ def _flow(
     """What the parts pass on; the last part's states, padding and all, and what the model gives."""
     with _kept(parts) as kept:
         out = model(**inputs)
-    flow = {}
+    flow: Flow = {}
     for part, keep in keeps.items():
         names = ["embedding", *(f"block {i}" for i in range(len(kept[part]) - 2)), "final states"]
         flow |= {part + name: x if keep is None else x[keep] for name, x in zip(names, kept[part], strict=True)}
@@ -81,8 +81,9 @@ def _kept(parts: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
 
 
 def _answer(out: Any, shape: torch.Size) -> Tensor:
-    """Of what their model gives, what it says: the first of these that has our shape."""
+    """Of what their model gives, what it says: the first of these that has our shape; where it says nothing, states."""
     found = [out[name] for name in ("logits", "prediction_logits", "pooler_output", "last_hidden_state") if name in out]
+    found += [out["last_hidden_state"][:, 0]] if "last_hidden_state" in out else []
     return next((one for one in found if one.shape == shape), found[0])
 
 

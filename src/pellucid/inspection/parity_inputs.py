@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,10 @@ def batch_for(model: Any, theirs: Any, rows: list[list[int]]) -> Asked:
     config, device = model.config, next(model.parameters()).device
     takes = set(inspect.signature(theirs.forward).parameters)
     asked = BATCHES[config.family](config, rows, takes, device)
-    if asked.labels is not None and "labels" in takes:
-        asked.targets = asked.labels if asked.targets is None else asked.targets
-        asked.theirs["labels"] = asked.labels
-    return asked
+    if asked.labels is None or "labels" not in takes:
+        return replace(asked, labels=None, targets=None)
+    asked.theirs["labels"] = asked.labels
+    return replace(asked, targets=asked.labels if asked.targets is None else asked.targets)
 
 
 def _continuation(config: ModelConfig, rows: list[list[int]], takes: set[str], device: torch.device) -> Asked:
@@ -150,7 +150,11 @@ def _answering(config: ModelConfig, rows: list[list[int]], takes: set[str], devi
 
 def _seeing(config: ModelConfig, rows: list[list[int]], takes: set[str], device: torch.device) -> Asked:
     images = random_subject(config, batch=2).inputs["images"].to(device)
-    return Asked({"images": images}, {"pixel_values": images}, {"": None}, _some_labels(config, 2, device))
+    asked = Asked({"images": images}, {"pixel_values": images}, {"": None}, _some_labels(config, 2, device))
+    if "noise" in takes:  # by which patches are shuffled: here they stay where they are
+        places = torch.arange((config.image_size // config.patch_size) ** 2, device=device)
+        asked.theirs["noise"] = places.float().expand(2, -1)
+    return asked
 
 
 BATCHES = {"gpt": _continuation, "bert": _reading, "seq2seq": _answering, "vit": _seeing}

@@ -14,7 +14,9 @@ from pellucid.data.images import normalise, read_image
 from pellucid.errors import UserError
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate
+from pellucid.generation.speakers import start_ids
 from pellucid.models.config import ModelConfig
+from pellucid.tasks.reading import asked
 from pellucid.text.tokenizer import Tokenizer
 
 LENGTH = 8
@@ -56,20 +58,15 @@ def random_subject(config: ModelConfig, length: int | None = None, batch: int = 
 def text_subject(model: nn.Module, tokenizer: Tokenizer, text: str, target: str | None = None) -> Subject:
     """A text as the model reads it. A Seq2Seq's target without `target` is its own greedy answer."""
     config: ModelConfig = model.config  # type: ignore[assignment]
-    ids = tokenizer.encode(text)
-    if config.family == "bert":
-        ids = [i for i in (config.bos_id, *ids, config.eos_id) if i is not None]
-    if config.family == "gpt":
-        start, end = tokenizer.prompt_edges
-        ids = [*start, *ids, *end]
+    (ids,) = asked([text], tokenizer, config)
     if not ids:
         raise UserError("the text holds no token", "give more text, or leave it out for random ids")
     if config.family != "seq2seq":
         return _named({"ids": ids}, tokenizer)
-    first = [config.bos_id if config.bos_id is not None else tokenizer.bos_id or 0]
+    first, speaks = start_ids(config), tokenizer.target
     if target is not None:
-        return _named({"source": ids, "target": first + tokenizer.encode(target)}, tokenizer)
-    best = generate(model, [ids], GenerationOptions(max_new=min(MOST, config.max_length - 1)), tokenizer)[0][0]
+        return _named({"source": ids, "target": first + speaks.encode(target)}, tokenizer)
+    best = generate(model, [ids], GenerationOptions(max_new=min(MOST, config.max_length - 1)), speaks)[0][0]
     said = [i for i in best.ids if i != config.eos_id]
     subject = _named({"source": ids, "target": first + said}, tokenizer)
     subject.said.append(f"        target is the model's own greedy answer: {best.text!r}")
