@@ -11,6 +11,7 @@ from jaxtyping import install_import_hook
 
 os.environ["OMP_NUM_THREADS"] = "1"  # the models are tiny: more threads would only wait for one another
 torch.set_num_threads(1)
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test leaves this machine
 os.environ["PELLUCID_CACHE"] = tempfile.mkdtemp(prefix="pellucid-cache-")
 _hook = install_import_hook(["pellucid.parts", "pellucid.models"], "beartype.beartype")
 

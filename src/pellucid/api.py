@@ -1,5 +1,6 @@
 """`pellucid.load(...)` gives a Pipeline: a model, its tokenizer and what it can do."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -66,7 +67,7 @@ def load(path: str | Path, dtype: torch.dtype | None = None, device: str | torch
     Raises DataError when there is none, when a file is damaged, or when it is of a family that cannot be read.
     """
     folder = find(str(path))
-    model, tokenizer = open_model(folder, dtype, devices.find(str(device)))
+    model, tokenizer = open_model(folder, dtype, devices.find(str(device)), mapped=os.name != "nt")
     if not (folder / "run.toml").is_file():
         return Pipeline(model, tokenizer, folder=folder)
     return Pipeline(model, tokenizer, load_recipe(folder / "run.toml"), folder / "model")
@@ -289,7 +290,7 @@ class Pipeline:
         names, number = self.config.labels, {name: i for i, name in enumerate(self.config.labels)}
         judged = judge(self.model, self._tokenizer, question(self.config, self._tokenizer, self.recipe, data), split)
         counts = np.zeros((len(names), len(names)), np.int64)
-        for asked, answer in zip(chain(*judged.asked), chain(*judged.said), strict=True):
-            if asked in number and answer >= 0:
-                counts[number[asked], answer] += 1
+        for true, answer in zip(chain(*judged.asked), chain(*judged.said), strict=True):
+            if true in number and answer >= 0:
+                counts[number[true], answer] += 1
         return names, counts

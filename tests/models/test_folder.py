@@ -193,6 +193,6 @@ def test_the_card_tells_what_the_files_cannot(tmp_path: Path) -> None:
     saved("vit", tmp_path / "colour", channels=3)
     saved("bert", tmp_path / "bert", tokenizer_of("char", "<mask>"))
     told = {path.parent.name: path.read_text(encoding="utf-8") for path in tmp_path.glob("*/README.md")}
-    assert "`image.convert('L')`" in told["grey"] and "convert" not in told["colour"]
+    assert "`image.convert('L')`" in told["grey"] and "convert('L')" not in told["colour"]
     assert "PIL.Image" in told["grey"] and "PIL.Image" in told["colour"]
     assert "`<bos>` and `<eos>`" in told["bert"] and "PIL" not in told["bert"]

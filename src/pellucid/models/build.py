@@ -1,7 +1,10 @@
 """A config becomes an initialised model."""
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from pellucid.models.bert import BERT
 from pellucid.models.config import ModelConfig
@@ -26,7 +29,21 @@ def build(config: ModelConfig, seed: int = 0) -> nn.Module:
     return model
 
 
+class _Unfilled(TorchFunctionMode):
+    """Nothing is filled: without memory there is nothing to fill, and on the meta device random numbers cost seconds of imports."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        fills = func.__name__ in ("normal_", "uniform_", "kaiming_uniform_", "zero_")
+        return (args or (kwargs["tensor"],))[0] if fills else func(*args, **kwargs)
+
+
+def skeleton(config: ModelConfig) -> nn.Module:
+    """The model a config describes, its parameters on the meta device: names and shapes without memory."""
+    with torch.device("meta"), _Unfilled():
+        return FAMILIES[config.family][0](config)
+
+
 def count(config: ModelConfig) -> int:
     """The number of parameters, shared ones once, without allocating any."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in build(config).parameters())
+    return sum(p.numel() for p in skeleton(config).parameters())

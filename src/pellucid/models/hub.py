@@ -79,7 +79,7 @@ def _snapshot(name: str, wanted: list[str]) -> Path:
         raise DataError(problem, f"ask on huggingface.co/{parts['id']}, then: hf auth login") from None
     except (errors.RepositoryNotFoundError, errors.HFValidationError):
         problem = f"{name} is no folder here and no model on the hub"
-        raise DataError(problem, "check the name; a private model needs: hf auth login") from None
+        raise DataError(problem, f"{runs_here()}; a private model needs: hf auth login") from None
     except errors.RevisionNotFoundError:
         raise DataError(f"{parts['id']} has no revision {parts['revision']!r}", "leave it out for the newest") from None
     except errors.LocalEntryNotFoundError as error:
@@ -96,10 +96,19 @@ def _unreachable(name: str, error: Exception) -> tuple[str, str]:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return f"{name} has not been downloaded as a whole, and HF_HUB_OFFLINE is set", "set HF_HUB_OFFLINE=0"
+        problem = f"{name} is no folder here, has not been downloaded as a whole, and HF_HUB_OFFLINE is set"
+        return problem, f"{runs_here()}; or set HF_HUB_OFFLINE=0"
     reason = type(error.__cause__ or error).__name__
-    problem = f"{name}: {constants.ENDPOINT} cannot be reached ({reason}), and no whole download of it is here"
-    return problem, "check the connection, or give the folder of a model"
+    problem = (
+        f"{name} is no folder here, {constants.ENDPOINT} cannot be reached ({reason}), and no whole download is here"
+    )
+    return problem, f"{runs_here()}; or check the connection"
+
+
+def runs_here() -> str:
+    """A remedy where there is no model of that name."""
+    runs = sorted(str(path.parent) for path in Path("runs").glob("*/run.toml"))
+    return "runs here: " + ", ".join(runs) if runs else "train one: pellucid train dates"
 
 
 @contextmanager

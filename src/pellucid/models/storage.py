@@ -9,7 +9,8 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pellucid.errors import DataError, UserError, did_you_mean
-from pellucid.models.build import FAMILIES
+from pellucid.models.build import FAMILIES, skeleton
 from pellucid.models.card import card_of
 from pellucid.models.config import ModelConfig
 from pellucid.models.foreign_files import label_names, preprocessor, tokenizer_config, with_edges
@@ -69,9 +70,12 @@ def _write_folder(model: nn.Module, folder: Path, tokenizer: Tokenizer | None, c
     (folder / "README.md").write_text(told, encoding="utf-8")
 
 
-def load(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") -> tuple[nn.Module, Tokenizer | None]:
+def load(
+    folder: Path, dtype: torch.dtype | None = None, device: str = "cpu", mapped: bool = False
+) -> tuple[nn.Module, Tokenizer | None]:
     """The model, in evaluation mode, and its tokenizer if the folder has one. Beside the model itself little memory is needed.
 
+    mapped: for use, not for training: weights stay where and as they are in the file and are read when they are used (see `Weights`).
     Raises DataError naming the file and what is missing, unexpected, misshapen or not understood.
     """
     read_json(folder / "config.json")  # a folder without one is no model folder, whatever its weights
@@ -80,9 +84,9 @@ def load(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") ->
     tokenizer = Tokenizer.load(folder) if foreign.present(folder) else None
     if tokenizer is not None:
         config = _agreed(folder, config, tokenizer)
-    with torch.device("meta"):
-        model = FAMILIES[config.family][0](config)
-    _put(model, _read(weights, config, family, model, dtype, device))
+    model = skeleton(config)
+    tensors = partial(weights.tensors, device=device, dtype=dtype, mapped=mapped)
+    _put(model, _read(weights, config, family, model, tensors, views=mapped))
     return model.eval(), tokenizer
 
 
@@ -98,9 +102,14 @@ def _agreed(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> ModelCon
 
 
 def _read(
-    weights: Weights, config: ModelConfig, family: Family | None, model: nn.Module, dtype: Any, device: str
+    weights: Weights,
+    config: ModelConfig,
+    family: Family | None,
+    model: nn.Module,
+    tensors: Callable[[Collection[str]], Iterator[tuple[str, Tensor]]],
+    views: bool,
 ) -> dict[str, Tensor]:
-    """The parameters of `model`, by our names, once all names and shapes in the files are known to fit."""
+    """The parameters of `model`, by our names, once all names and shapes in the files are known to fit. tensors: those of `weights`."""
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     rows = family.rows(config) if family else [row(name, name) for name in shapes]
     order = family.order(config) if family else None
@@ -111,18 +120,21 @@ def _read(
     expected = shapes_of_theirs(rows, shapes) | {name: tuple(t.shape) for name, t in computed.items()}
     _compare(weights.where, expected, {tidy: weights.shapes[name] for name, tidy in names.items()})
     parameters: dict[str, Tensor] = {}
-    for name, tensor in weights.tensors(names, device, dtype):
+    for name, tensor in tensors(names):
         if names[name] in computed:
             _as_computed(weights.where, name, tensor, computed[names[name]])
         else:
-            _add(parameters, to_ours([by_name[names[name]]], {names[name]: tensor}, shapes, order), weights.where, name)
+            made = to_ours([by_name[names[name]]], {names[name]: tensor}, shapes, order, views)
+            _add(parameters, made, weights.where, name)
     return parameters
 
 
 def _add(parameters: dict[str, Tensor], made: Mapping[str, Tensor], where: Path, name: str) -> None:
     """A tensor that stands in a file twice, as a tied head beside its embedding, must be the same both times."""
     if any(ours in parameters and not torch.equal(parameters[ours], tensor) for ours, tensor in made.items()):
-        raise DataError(f"{where}: {name} is not the tensor it is tied to", "set tie_word_embeddings to false in config.json")
+        raise DataError(
+            f"{where}: {name} is not the tensor it is tied to", "set tie_word_embeddings to false in config.json"
+        )
     parameters.update(made)
 
 
@@ -135,8 +147,7 @@ def _as_computed(where: Path, name: str, found: Tensor, ours: Tensor) -> None:
 def assemble(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> nn.Module:
     """A model of ours from its config as a dictionary and its tensors under our names."""
     record = from_dict(ModelConfig, config, where)
-    with torch.device("meta"):
-        model = FAMILIES[record.family][0](record)
+    model = skeleton(record)
     expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
     _compare(Path(where), expected, {name: tuple(t.shape) for name, t in tensors.items()})
     _put(model, tensors)

@@ -91,7 +91,9 @@ class Embedding(nn.Module):
         """ids [B,T], positions [B|1,T], segments [B,T] (None = all 0) -> [B,T,D]."""
         segments = torch.zeros_like(ids) if segments is None else segments
         tokens = self.tokens(ids) * self.scale
-        x = (tokens + self.segments(segments) + self.positions(positions)).to(tokens.dtype)  # in BERT's order, to the last bit
+        x = (tokens + self.segments(segments) + self.positions(positions)).to(
+            tokens.dtype
+        )  # in BERT's order, to the last bit
         return self.dropout(self.norm(x))
 
 

@@ -20,18 +20,19 @@ from pellucid.training.recipe import load_recipe
 
 
 def open_model(
-    folder: Path, dtype: torch.dtype | None = None, device: str = "cpu"
+    folder: Path, dtype: torch.dtype | None = None, device: str = "cpu", mapped: bool = False
 ) -> tuple[nn.Module, Tokenizer | None]:
-    """The model, in evaluation mode, and its tokenizer if there is one; of a run that has not ended, its newest checkpoint's.
+    """The model, in evaluation mode, and its tokenizer if there is one; of a run that has not ended, its newest checkpoint's. mapped: see
+    `storage.load`.
 
     Raises DataError when there is no model, or a file is damaged.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder", _runs_here())
+        raise DataError(f"{folder} is no folder", hub.runs_here())
     if not (folder / "run.toml").is_file():
-        return _adapted(folder, dtype, device) if is_adapter(folder) else storage.load(folder, dtype, device)
+        return _adapted(folder, dtype, device) if is_adapter(folder) else storage.load(folder, dtype, device, mapped)
     if any((folder / "model" / name).exists() for name in ("model.safetensors", adapters.WEIGHTS)):
-        return open_model(folder / "model", dtype, device)
+        return open_model(folder / "model", dtype, device, mapped)
     if not any((folder / "checkpoints").glob("step-*")):
         raise DataError(f"{folder} has no model yet", f"go on with it: pellucid resume {folder}")
     model, tokenizer = _under_way(folder), _tokenizer(folder / "model")
@@ -71,8 +72,3 @@ def _under_way(folder: Path) -> nn.Module:
 
 def _tokenizer(folder: Path) -> Tokenizer | None:
     return Tokenizer.load(folder) if (folder / "tokenizer.json").exists() else None
-
-
-def _runs_here() -> str:
-    runs = sorted(str(path.parent) for path in Path("runs").glob("*/run.toml"))
-    return "runs here: " + ", ".join(runs) if runs else "train one: pellucid train dates"

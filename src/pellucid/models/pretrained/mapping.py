@@ -54,16 +54,19 @@ def per_layer(rows: list[Row], n_layers: int) -> list[Row]:
 
 
 def to_ours(
-    rows: list[Row], theirs: Mapping[str, Tensor], shapes: Shapes, order: Tensor | None = None
+    rows: list[Row], theirs: Mapping[str, Tensor], shapes: Shapes, order: Tensor | None = None, views: bool = False
 ) -> dict[str, Tensor]:
-    """Their tensors under our names; `shapes` are those of our model, by which packed tensors are cut; `order`: see `ordered`."""
+    """Their tensors under our names; `shapes` are those of our model, by which packed tensors are cut; `order`: see `ordered`. views: what
+    is cut or turned is only looked at in another way, not copied."""
     ours: dict[str, Tensor] = {}
     for r in rows:
         if r.theirs not in theirs:
             continue
         tensor = r.form.ours(theirs[r.theirs])
         parts = tensor.split([shapes[name][0] for name in r.ours]) if len(r.ours) > 1 else (tensor,)
-        ours |= {name: ordered(name, part, order).contiguous() for name, part in zip(r.ours, parts, strict=True)}
+        for name, part in zip(r.ours, parts, strict=True):
+            alone = part if views or len(parts) == 1 else part.clone(memory_format=torch.contiguous_format)
+            ours[name] = ordered(name, alone if views else alone.contiguous(), order)
     return ours
 
 
@@ -79,8 +82,14 @@ def to_theirs(rows: list[Row], ours: Mapping[str, Tensor], order: Tensor | None 
 
 def shapes_of_theirs(rows: list[Row], shapes: Shapes) -> dict[str, tuple[int, ...]]:
     """The shapes their tensors must have to fit a model of ours."""
-    empty = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    return {name: tuple(tensor.shape) for name, tensor in to_theirs(rows, empty).items()}
+    found = {}
+    for r in rows:
+        first = sum(
+            shapes[name][0] for name in r.ours
+        )  # torch.cat on the meta device would do, after seconds of imports
+        packed = torch.empty((first, *shapes[r.ours[0]][1:]) if len(r.ours) > 1 else shapes[r.ours[0]], device="meta")
+        found[r.theirs] = tuple(r.form.theirs(packed).shape)
+    return found
 
 
 _D_MODEL: tuple[tuple[str, int], ...] = (  # the axis of a parameter that is d_model wide
