@@ -10,7 +10,7 @@ from pellucid.errors import UserError
 from pellucid.models.config import ModelConfig
 from pellucid.models.pretrained import torch_nn
 from pellucid.parts.attention import Attention, Widths, attend, attend_explicit
-from pellucid.parts.config import Dropout, StackConfig
+from pellucid.parts.config import Dropout, Heads, StackConfig
 from pellucid.parts.embeddings import Embedding, Patches, Tokens
 from pellucid.parts.init import TABLE, initialise
 from pellucid.parts.masks import Mask
@@ -167,3 +167,14 @@ def test_a_bias_that_forbids_a_whole_row_is_no_reason_for_nan() -> None:
     bias[:, :, 1] = float("-inf")
     fused, explicit = attend(q, k, v, bias=bias), attend_explicit(q, k, v, bias=bias)[0]
     assert fused.isfinite().all() and close(fused, explicit)
+
+
+@pytest.mark.parametrize("scheme", TABLE)
+def test_dot_products_start_as_large_as_scaled_ones(scheme: str) -> None:
+    """What is not divided by √C is so from the start, by the weights: both say the same."""
+    config, x = StackConfig(d_model=16, n_layers=1, n_heads=2, d_ff=8), torch.randn(2, 5, 16)
+    blocks = [Block(config, Heads(score=score)) for score in ("scaled_dot", "dot")]
+    for block in blocks:
+        initialise(block, scheme, 1, seed=4)
+    assert close(*(block(x) for block in blocks), tolerance=1e-6)
+    assert not torch.equal(*(block.attention.branch.query.weight for block in blocks))

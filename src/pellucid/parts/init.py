@@ -13,6 +13,9 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from pellucid.parts.attention import Attention
+from pellucid.parts.scores import Dot
+
 Fill = Callable[[Tensor, torch.Generator, int], object]
 
 
@@ -62,7 +65,8 @@ TABLE: dict[str, list[tuple[str, Fill]]] = {
 
 @torch.no_grad()
 def initialise(model: nn.Module, scheme: str, n_layers: int, seed: int = 0) -> None:
-    """Fills every parameter by the table's `scheme`, the same for the same seed; rows of padding tokens are zero.
+    """Fills every parameter by the table's `scheme`, the same for the same seed; rows of padding tokens are zero, and where scores are not
+    divided by √C the queries' weights are (as T5's, Raffel et al. 2020).
 
     Raises ValueError naming a parameter that no line of the table fits.
     """
@@ -78,3 +82,5 @@ def initialise(model: nn.Module, scheme: str, n_layers: int, seed: int = 0) -> N
         pad = getattr(module, "pad_id", None)
         if isinstance(pad, int) and isinstance(getattr(module, "weight", None), nn.Parameter):
             module.weight[pad] = 0  # type: ignore[operator]
+        if isinstance(module, Attention) and type(module.attend.score) is Dot:
+            module.query.weight /= math.sqrt(module.head_dim)
