@@ -129,6 +129,8 @@ def content(path: Path) -> object:
         manifest = json.loads(path.read_text())
         manifest["files"].pop("state.json")
         return manifest
+    if path.name == "README.md":  # the card tells the time, and ends on a digest of itself
+        return [line for line in path.read_text(encoding="utf-8").splitlines()[:-1] if not line.startswith("| time |")]
     return path.read_bytes()
 
 
