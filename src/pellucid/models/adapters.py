@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import DataError
 from pellucid.models import hub, storage
+from pellucid.models.card import Trained, adapter_card, is_edited
 from pellucid.models.config import ModelConfig
 from pellucid.models.foreign_files import tokenizer_config, with_edges
 from pellucid.models.pretrained.peft import Names, Update, names_of, put_update, put_whole, to_peft
@@ -66,9 +67,12 @@ def _kind_of(folder: Path) -> str:
 # --- out ----------------------------------------------------------------------------------------------------------------
 
 
-def save(model: nn.Module, folder: Path, base: str, tokenizer: Tokenizer | None = None) -> None:
+def save(
+    model: nn.Module, folder: Path, base: str, tokenizer: Tokenizer | None = None, trained: Trained | None = None
+) -> None:
     """Writes the updates attached to a model, and what else of it is trained, as an adapter of the model that `base` names: a folder, a run
-    or a name on the hub. Each file aside first, then all moved into place, the weights last; a model card that is there stays.
+    or a name on the hub. Each file aside first, then all moved into place, the weights last; a model card that somebody wrote stays.
+    trained: what the run tells, for the card.
 
     Raises UserError for a trained parameter that has no name in such a file.
     """
@@ -89,16 +93,17 @@ def save(model: nn.Module, folder: Path, base: str, tokenizer: Tokenizer | None 
     for file, content in told.items():
         (aside / file).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     save_file({PREFIX + name: tensor for name, tensor in tensors.items()}, aside / WEIGHTS, metadata={"format": "pt"})
-    if not (folder / "README.md").exists():
-        (aside / "README.md").write_text(_card(names, says, tensors), encoding="utf-8")
+    if not is_edited(folder / "README.md"):
+        card = adapter_card(_card(names, says, tensors), config, tokenizer, trained)
+        (aside / "README.md").write_text(card, encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(aside.iterdir(), key=lambda path: path.name == WEIGHTS):
         os.replace(path, folder / path.name)
     aside.rmdir()
 
 
-def _card(names: Names, says: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """README.md."""
+def _card(names: Names, says: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[str]:
+    """What it is and how it is loaded, for its card."""
     base, whole, size = says["base_model_name_or_path"], says["modules_to_save"] or [], names.config.vocab_size
     parts = [f"# Updates of low rank (LoRA) for {base}", f"Rank {says['r']}, on {', '.join(says['target_modules'])}."]
     if whole:
@@ -114,7 +119,7 @@ def _card(names: Names, says: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
         parts.append(
             f"A table of tokens is its own: first `resize_token_embeddings({size})` where the model has another size."
         )
-    return "---\nlibrary_name: peft\n---\n\n" + "\n\n".join(parts) + "\n"
+    return parts
 
 
 # --- in -----------------------------------------------------------------------------------------------------------------

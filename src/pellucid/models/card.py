@@ -66,7 +66,19 @@ def card_of(
     if trained is not None:
         parts += _told(trained)
     parts += _limits(config, tokenizer, trained)
-    text = _front_matter(config, use, architecture, trained) + "\n" + "\n\n".join(filter(None, parts)) + "\n"
+    return _signed(_front_matter("transformers" if architecture else "pellucid", config, use, trained), parts)
+
+
+def adapter_card(
+    told: Sequence[str], config: ModelConfig, tokenizer: Tokenizer | None, trained: Trained | None = None
+) -> str:
+    """The card of an adapter. told: what it is and how it is loaded, a paragraph each; config: of the model it belongs to."""
+    parts = [*told, *_warnings(trained), *(_told(trained) if trained is not None else [])]
+    return _signed(_front_matter("peft", config, use_of(config, tokenizer), trained), parts)
+
+
+def _signed(front: str, parts: Sequence[str]) -> str:
+    text = front + "\n" + "\n\n".join(filter(None, parts)) + "\n"
     return f"{text}\n<!-- pellucid {_digest(text)} -->\n"
 
 
@@ -85,9 +97,9 @@ def _digest(text: str) -> str:
 # --- for programs --------------------------------------------------------------------------------------------------------
 
 
-def _front_matter(config: ModelConfig, use: Use, architecture: str, trained: Trained | None) -> str:
+def _front_matter(library: str, config: ModelConfig, use: Use, trained: Trained | None) -> str:
     """YAML between two lines of dashes. Values are written as JSON, which YAML reads: no word is taken for another type."""
-    fields: dict[str, Any] = {"library_name": "transformers" if architecture else "pellucid"}
+    fields: dict[str, Any] = {"library_name": library}
     fields |= {"pipeline_tag": use.pipeline, "tags": ["pellucid", config.family]}
     if trained is not None:
         fields |= _licence(trained.license)

@@ -127,7 +127,8 @@ def train(recipe: Recipe, folder: Path, fit: Fit, name: str) -> Outcome:
 def keep(model: nn.Module, recipe: Recipe, folder: Path, fit: Fit, judged: Mapping[str, float]) -> None:
     """What a run is for: the whole model with its card, or the updates that it has learnt as an adapter."""
     if recipe.lora.rank and not recipe.lora.merge:
-        adapters.save(model, folder / "model", recipe.init, fit.tokenizer)
+        told = facts.told(recipe, fit, folder, judged)
+        adapters.save(model, folder / "model", recipe.init, fit.tokenizer, told)
         return
     whole = merge(model)
     storage.save(whole, folder / "model", fit.tokenizer, facts.card(whole, recipe, fit, folder, judged))
