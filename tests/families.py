@@ -63,8 +63,12 @@ BERTS: dict[str, ModelConfig] = {
     "bert-states": replace(BERT, head="states"),
 }
 VITS: dict[str, ModelConfig] = {
-    "vit": ModelConfig("vit", STACK, positions="learned", n_labels=3, image_size=8, patch_size=4, channels=1),
-    "vit-2d": ModelConfig("vit", STACK, positions="sinusoidal2d", n_labels=3, image_size=8, patch_size=4, channels=1),
+    "vit": ModelConfig(
+        "vit", STACK, positions="learned", head="labels", n_labels=3, image_size=8, patch_size=4, channels=1
+    ),
+    "vit-2d": ModelConfig(
+        "vit", STACK, positions="sinusoidal2d", head="labels", n_labels=3, image_size=8, patch_size=4, channels=1
+    ),
 }
 TEXT: dict[str, ModelConfig] = GPTS | SEQ2SEQS | BERTS
 ALL: dict[str, ModelConfig] = TEXT | VITS

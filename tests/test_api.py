@@ -67,7 +67,7 @@ def test_a_run_and_its_model_folder_say_the_same(name: str, request: pytest.Fixt
     texts = SOURCES if name == "copy_run" else PROMPTS
     assert whole.recipe is not None and bare.recipe is None and not whole.model.training
     assert whole.generate(texts, SHORT) == bare.generate(texts, SHORT)
-    assert whole.options == whole.recipe.generation and bare.options == GenerationOptions()
+    assert whole.options == whole.recipe.generation and bare.options == whole.options
 
 
 def test_an_unfinished_run_is_its_newest_checkpoint(copy_run: Path, tmp_path: Path) -> None:

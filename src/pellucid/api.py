@@ -15,7 +15,7 @@ from torch import nn
 from pellucid.data.tagged import word_pieces
 from pellucid.errors import DataError, UserError
 from pellucid.generation.hypotheses import Hypothesis
-from pellucid.generation.options import GenerationOptions
+from pellucid.generation.options import GenerationOptions, of_folder
 from pellucid.generation.search import generate, stream
 from pellucid.generation.speakers import start_ids
 from pellucid.models.config import ModelConfig
@@ -78,8 +78,9 @@ def _batched(many: list[Any]) -> list[list[Any]]:
 
 
 class Pipeline:
-    """What a model can do. `options`: how it speaks unless told otherwise, from the run's recipe. As the model's folder says: `sentences`,
-    how texts become vectors; `pixels`, how it reads pictures (None = as in training here); `longest`: tokens of a text that it reads."""
+    """What a model can do. `options`: how it speaks unless told otherwise, from the run's recipe and the model's folder; `undone`: what the
+    folder's generation_config.json asks for that is not done here. As the folder says: `sentences`, how texts become vectors; `pixels`, how
+    it reads pictures (None = as in training here); `longest`: tokens of a text that it reads."""
 
     def __init__(
         self,
@@ -90,7 +91,8 @@ class Pipeline:
     ) -> None:
         self.model, self._tokenizer, self.recipe = model, tokenizer, recipe
         self.config: ModelConfig = model.config  # type: ignore[assignment]
-        self.options = recipe.generation if recipe else GenerationOptions()
+        asked = recipe.generation if recipe else GenerationOptions()
+        self.options, self.undone = of_folder(folder, self.config, asked) if folder else (asked, {})
         self.sentences = read_sentences(folder, self.config, tokenizer) if folder else Sentences()
         self.pixels = read_pixels(folder, self.config) if folder else None
         self.longest = min(self.config.max_length, self.sentences.max_length or self.config.max_length)
@@ -274,6 +276,8 @@ class Pipeline:
         if tasks[0] != tasks[1]:
             raise UserError(f"one model was made to {tasks[0]}, the other to {tasks[1]}", "compare models of one task")
         asked = question(self.config, self._tokenizer, self.recipe, data, beam, limit, columns)
+        speaks = replace(self.options, n_best=1, temperature=0.0, beam=beam or self.options.beam)
+        asked = replace(asked, generation=speaks)
         judged = judge(self.model, self._tokenizer, asked, split)
         result = judged.numbers() | {"intervals": judged.intervals()}
         if compare is not None:

@@ -45,7 +45,9 @@ def all_texts(model: nn.Module, longest: int) -> list[tuple[list[int], float, in
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_a_beam_as_wide_as_all_texts_finds_the_best_ones(family: str, penalty: float) -> None:
     model = tiny(family, seed=int(penalty * 10) % 7, vocab_size=5)
-    best = sorted(((chance / n**penalty, ids) for ids, chance, n in all_texts(model, 5)), reverse=True)  # no two are equal
+    best = sorted(
+        ((chance / n**penalty, ids) for ids, chance, n in all_texts(model, 5)), reverse=True
+    )  # no two are equal
     for n_best in (1, 4):
         options = GenerationOptions(max_new=5, beam=64, n_best=n_best, length_penalty=penalty)
         got = generate(model, [SOURCE], options)[0]
@@ -136,3 +138,14 @@ def test_the_bound_is_the_best_that_can_be_reached() -> None:
         # best to come: -0.2, -0.2*3, -0.2*9; ended: -1
         rules = Rules(GenerationOptions(length_penalty=penalty), config, None)
         assert beam._decided([alive], [ended], rules) is decided
+
+
+def test_other_ways_to_stop_are_satisfied_sooner() -> None:
+    """The short texts end at once with 0.55, and what goes on would win at its full length only: "never" waits for it."""
+    model = chances(bos={"eos": 0.55, "a": 0.45}, a={"b": 0.98, "eos": 0.02}, b={"a": 0.98, "eos": 0.02})
+    said = {}
+    for stopping in ("never", "heuristic", "full"):
+        options = GenerationOptions(max_new=20, beam=2, stopping=stopping)  # type: ignore[arg-type]
+        said[stopping] = generate(model, [[]], options)[0][0]
+    assert said["never"].score > said["full"].score and len(said["full"].ids) <= len(said["heuristic"].ids) <= 20
+    assert len(said["full"].ids) < len(said["never"].ids)

@@ -278,3 +278,32 @@ def test_deterministic_in_bfloat16_is_the_same_in_any_company(family: str, input
     together = generate(model, inputs, options)
     for ids, best in zip(inputs, together, strict=True):
         assert best == generate(model, [ids], options)[0]
+
+
+bent = st.fixed_dictionaries(
+    {
+        "min_new": st.integers(0, 9),
+        "no_repeat": st.integers(0, 3),
+        "force_end": st.booleans(),
+        "beam": st.sampled_from([1, 3]),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(FAMILIES), texts, st.integers(0, 99), st.integers(1, 9), bent)
+def test_what_depends_on_length_and_on_what_was_said(
+    family: str, inputs: list, seed: int, limit: int, how: dict
+) -> None:  # type: ignore[type-arg]
+    """No end too early, no run of tokens twice unless there was it before, and at the limit an end; alone as in company."""
+    model = tiny(family, seed, vocab_size=30)
+    options = GenerationOptions(max_new=limit, **how)
+    found = generate(model, inputs, options)
+    assert_same([generate(model, [ids], options)[0] for ids in inputs], found)
+    for ids, (best,) in zip(inputs, found, strict=True):
+        assert len(best.ids) >= min(how["min_new"], limit - how["force_end"])
+        assert not how["force_end"] or (best.finished and len(best.ids) < limit)
+        whole, n = [*(ids or [BOS] if family == "gpt" else [BOS]), *best.ids], how["no_repeat"]
+        runs = [tuple(whole[i : i + n]) for i in range(len(whole) - n + 1)] if n else []
+        first = len(whole) - len(best.ids) - n + 1  # runs from here on end in what was said
+        assert all(run not in runs[:i] for i, run in enumerate(runs) if i >= first)

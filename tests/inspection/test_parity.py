@@ -20,6 +20,7 @@ from pellucid.models.build import build
 from pellucid.models.pretrained.families import home
 from pellucid.text.tokenizer import train
 from tests.families import ALL, make
+from tests.models.parity import shaken
 from tests.runs import TEXT
 
 KNOWN = [name for name, config in ALL.items() if home(config)[0]]
@@ -55,7 +56,7 @@ def test_the_libraries_agree_at_every_stage(name: str, tmp_path: Path) -> None:
 @pytest.mark.reference
 def test_what_they_hide_by_chance_is_shown(tmp_path: Path) -> None:
     """A masked autoencoder of theirs shuffles the patches and drops most."""
-    storage.save(build(replace(ALL["vit-2d"], n_labels=0)), tmp_path)
+    storage.save(build(replace(ALL["vit-2d"], head="states", n_labels=0)), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"mask_ratio": 0.75}))
     found = verify(tmp_path)
@@ -139,3 +140,32 @@ def test_what_is_not_a_number_is_never_equal(wrong: float) -> None:
 def test_shapes_that_do_not_fit_are_said() -> None:
     with pytest.raises(DataError, match=r"logits cannot be compared: ours is \[1, 2\], theirs \[1, 3\]"):
         parity._stage("logits", torch.ones(1, 2), torch.ones(1, 3))
+
+
+@pytest.mark.reference
+def test_what_the_folder_asks_for_is_compared_or_named(tmp_path: Path) -> None:
+    """What both do is done on both sides; what only they do is said, and done on neither."""
+    file = with_tokenizer(tmp_path) / "generation_config.json"
+    says = json.loads(file.read_text())
+    for asked, notes in (
+        ({"repetition_penalty": 1.8, "no_repeat_ngram_size": 2, "min_new_tokens": 9, "do_sample": True, "top_k": 3}, 0),
+        ({"encoder_no_repeat_ngram_size": 2, "bad_words_ids": [[5, 6]], "sequence_bias": [[[7], 50.0]]}, 1),
+    ):
+        file.write_text(json.dumps(says | asked))
+        found = verify(tmp_path, "the old dog")
+        assert found.equal and len(found.notes) == notes, found
+        assert all(name in note for note in found.notes for name in asked)
+
+
+@pytest.mark.reference
+def test_rows_that_no_token_has_are_said_by_neither(tmp_path: Path) -> None:
+    """Where the folder says so; where it does not, theirs says them, and that is shown."""
+    tokenizer = train(TEXT.splitlines(), "byte-bpe", 280)
+    config = replace(ALL["llama"], vocab_size=tokenizer.vocab_size + 400)
+    storage.save(shaken(build(config), by=0.3), tmp_path, tokenizer)
+    assert verify(tmp_path, "the old dog").tokens_equal is True
+    file = tmp_path / "generation_config.json"
+    file.write_text(
+        json.dumps({name: v for name, v in json.loads(file.read_text()).items() if name != "suppress_tokens"})
+    )
+    assert verify(tmp_path, "the old dog").tokens_equal is False

@@ -1,6 +1,7 @@
 """Adapters: saved -> opened -> the same; ours = `peft`'s, both ways; what would change numbers is refused by name."""
 
 import json
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pellucid.errors import DataError, UserError
 from pellucid.models import adapters, storage
 from pellucid.models.build import build
 from pellucid.models.pretrained.families import home
+from pellucid.parts.config import Norm
 from pellucid.parts.lora import attach, attached, merge
 from pellucid.training.config import LoraConfig
 from pellucid.training.finetuning import begin
@@ -163,6 +165,26 @@ def test_what_is_trained_but_has_no_name_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "adapter").exists()
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_table_that_two_stacks_share_cannot_grow_in_an_adapter(tied: bool, tmp_path: Path) -> None:
+    """PEFT would train one of the places it has in their model."""
+    base = build(replace(ALL["t5"], tied=tied, head_scale=0.25 if tied else 1.0), 1)
+    storage.save(base, tmp_path / "base")
+    config = replace(base.config, vocab_size=base.config.vocab_size + 2)
+    model, _ = begin(config, 1, base.config, dict(base.named_parameters()), LoraConfig(rank=2))
+    with pytest.raises(UserError, match="tied table of tokens that has grown") as error:
+        adapters.save(model, tmp_path / "adapter", str(tmp_path / "base"))
+    assert "lora.merge = true" in error.value.remedy and not (tmp_path / "adapter").exists()
+
+
+def test_updates_of_what_is_trained_whole_alone_are_no_adapter(tmp_path: Path) -> None:
+    base = make("bert-labels")
+    storage.save(base, tmp_path / "base")
+    attach(base, ["head.pool.dense"], 2, 4.0, trained=["head.pool.dense.bias"])
+    with pytest.raises(UserError, match="trained whole alone"):
+        adapters.save(base, tmp_path / "adapter", str(tmp_path / "base"))
+
+
 # --- peft ---------------------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +280,87 @@ def test_peft_loads_a_vocabulary_that_has_grown(name: str, tied: bool, tmp_path:
     with torch.no_grad():
         ours = model(batch)
         assert close(ours, theirs(batch).logits) and close(open_model(tmp_path / "adapter")[0](batch), ours)
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings(PEFTS_OWN)
+@pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings=True.:UserWarning")
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")
+@pytest.mark.parametrize(
+    ("name", "kind", "whole"),
+    [
+        ("llama", "LlamaForCausalLM", ["embed_tokens"]),
+        ("llama", "LlamaForCausalLM", ["lm_head"]),
+        ("llama", "LlamaForCausalLM", ["embed_tokens", "lm_head"]),
+        ("gpt2", "GPT2LMHeadModel", ["wte"]),
+        ("t5", "T5ForConditionalGeneration", ["shared"]),
+        ("bart", "BartForConditionalGeneration", ["lm_head"]),
+        ("bert", "BertForMaskedLM", ["word_embeddings"]),
+        ("bert", "BertForMaskedLM", ["word_embeddings", "decoder"]),
+    ],
+)
+def test_what_peft_trains_apart_from_its_twin_is_refused(
+    name: str, kind: str, whole: list[str], tmp_path: Path
+) -> None:
+    """Of a tied table PEFT copies the place it is told; ours has one."""
+    theirs = of_peft(name, kind, tmp_path, modules_to_save=whole)
+    shake(theirs)
+    theirs.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(DataError, match=r"adapter_model.safetensors: .*(trained apart|belongs to nothing)"):
+        open_model(tmp_path / "adapter")
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings(PEFTS_OWN)
+def test_what_peft_trains_as_one_with_its_twin_is_read(tmp_path: Path) -> None:
+    theirs = of_peft("llama", "LlamaForCausalLM", tmp_path, modules_to_save=["embed_tokens"], ensure_weight_tying=True)
+    shake(theirs)
+    theirs.eval().save_pretrained(tmp_path / "adapter")
+    with torch.no_grad():
+        assert close(open_model(tmp_path / "adapter")[0](ids(2, 9)), theirs(ids(2, 9)).logits)
+
+
+def of_peft(name: str, kind: str, folder: Path, **says: Any) -> Any:
+    """An adapter of theirs, on a model that is saved as folder/base."""
+    import transformers
+    from peft import LoraConfig as Theirs
+    from peft import get_peft_model
+
+    storage.save(make(name), folder / "base")
+    layers = {"gpt2": "c_attn", "t5": "q", "bert": "query"}
+    asked = Theirs(target_modules=[layers.get(name, "q_proj")], **says)
+    return get_peft_model(getattr(transformers, kind).from_pretrained(folder / "base"), asked)
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings(PEFTS_OWN)
+@pytest.mark.parametrize("labels", [("x",), ("x", "it's", 'a "z"'), ("v", "w", "x", "y", "z")])
+@pytest.mark.parametrize("name", ["bert-labels", "distilbert-labels", "bert-tags", "vit"])
+def test_the_line_on_the_card_loads_other_labels(name: str, labels: tuple[str, ...], tmp_path: Path) -> None:
+    """The classifier is new and of another size; PEFT takes DistilBERT's pre_classifier for one, which may have learnt an update."""
+    import transformers
+    from peft import PeftModel
+
+    c = ALL[name]
+    base = build(replace(c, stack=replace(c.stack, norm=Norm("layer", 1e-12))), 1)  # the one that DistilBERT has
+    storage.save(base, tmp_path / "base")
+    config = replace(base.config, n_labels=len(labels), labels=labels)
+    targets = ("*.query", "head.*") if name == "distilbert-labels" else ("*.query",)
+    lora = LoraConfig(rank=2, targets=targets)
+    model, _ = begin(config, 1, base.config, dict(base.named_parameters()), lora)
+    shake(model)
+    adapters.save(model.eval(), tmp_path / "adapter", str(tmp_path / "base"))
+    card = (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")
+    names = {"PeftModel": PeftModel} | {kind: getattr(transformers, kind) for kind in re.findall(r"\w+For\w+", card)}
+    line = next(part for part in card.split("`") if part.startswith("PeftModel.from_pretrained("))
+    theirs = eval(line.replace("…", str(tmp_path / "adapter")), names).eval()
+    assert theirs.config.id2label == dict(enumerate(labels))
+    batch = torch.randn(2, 1, 8, 8) if name == "vit" else ids(2, 9)
+    with torch.no_grad():
+        ours = model(batch)
+        assert close(ours, theirs(**{theirs.main_input_name: batch}).logits) and close(
+            open_model(tmp_path / "adapter")[0](batch), ours
+        )
 
 
 @pytest.mark.reference

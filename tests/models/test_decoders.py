@@ -22,7 +22,7 @@ from pellucid.models.build import build
 from pellucid.models.config import ModelConfig
 from pellucid.models.pretrained.families import FOREIGN, home
 from pellucid.models.pretrained.family import settings as settings_of
-from pellucid.models.pretrained.fields import WITHOUT_EFFECT, spoken
+from pellucid.models.pretrained.fields import spoken
 from pellucid.parts.cache import positions_of
 from pellucid.parts.config import Dropout, Heads
 from pellucid.parts.positions import Rotary
@@ -255,7 +255,10 @@ def test_config_files_of_all_ages_are_understood(name: str, tmp_path: Path) -> N
 
 
 SILENT = {  # fields that change nothing by themselves: no number of a language model depends on them
-    *WITHOUT_EFFECT, "pretraining_tp", "reorder_and_upcast_attn", "max_window_layers",  # layer_types says what the last one says
+    "architectures", "model_type", "transformers_version", "dtype", "use_cache", "initializer_range", "_name_or_path", "bos_token_id",
+    "eos_token_id", "pad_token_id", "decoder_start_token_id", "sep_token_id", "output_attentions", "output_hidden_states", "return_dict",
+    "id2label", "label2id", "problem_type", "chunk_size_feed_forward", "task_specific_params", "forced_eos_token_id",
+    "is_encoder_decoder", "pretraining_tp", "reorder_and_upcast_attn", "max_window_layers",  # layer_types says what the last one says
     "summary_type", "summary_use_proj", "summary_activation", "summary_first_dropout", "summary_proj_to_labels",
 }  # fmt: skip
 

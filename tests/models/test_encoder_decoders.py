@@ -24,7 +24,7 @@ from pellucid.models import storage
 from pellucid.models.build import build
 from pellucid.models.config import ModelConfig
 from pellucid.models.pretrained.families import FOREIGN, home
-from pellucid.models.pretrained.fields import WITHOUT_EFFECT, spoken
+from pellucid.models.pretrained.fields import spoken
 from pellucid.parts.config import Dropout
 from pellucid.parts.positions import Sinusoidal
 from pellucid.tasks.translation import Held, Translation, seq2seq
@@ -302,8 +302,13 @@ def test_config_files_of_all_ages_are_understood(name: str, tmp_path: Path) -> N
     assert c.suppress in ((None,) if name == "opus-mt" else ((),))
 
 
-NOT_OF_THE_NUMBERS = {*WITHOUT_EFFECT, "init_std", "initializer_factor", "encoder_layerdrop", "decoder_layerdrop"}
-NOT_OF_THE_NUMBERS |= {"classifier_dropout", "extra_pos_embeddings"}
+NOT_OF_THE_NUMBERS = {  # that none of them counts in `transformers` either is seen in test_mutations.py
+    "architectures", "model_type", "transformers_version", "dtype", "use_cache", "initializer_range", "_name_or_path", "bos_token_id",
+    "eos_token_id", "pad_token_id", "decoder_start_token_id", "sep_token_id", "output_attentions", "output_hidden_states", "return_dict",
+    "id2label", "label2id", "problem_type", "chunk_size_feed_forward", "task_specific_params", "forced_eos_token_id",
+    "init_std", "initializer_factor", "encoder_layerdrop", "decoder_layerdrop", "classifier_dropout", "extra_pos_embeddings",
+    "is_encoder_decoder",
+}  # fmt: skip
 
 
 @pytest.mark.reference
@@ -324,6 +329,36 @@ def test_every_field_is_honoured_or_refused_by_name(kind: str) -> None:
                 assert name in error.problem or name.partition("_")[2] in error.problem
 
 
+@pytest.mark.reference
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new"])
+def test_a_gate_by_either_gelu_is_theirs(activation: str, tmp_path: Path) -> None:
+    """feed_forward_proj says gated-gelu for both: dense_act_fn tells them apart, read and written."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    theirs = in_transformers("t5", T5_SIZES | IDS | {"feed_forward_proj": "gated-gelu", "dense_act_fn": activation})
+    source, keep, target = parity.words(2, 11, 20), parity.kept(2, 11), parity.words(2, 7, 20, 1)
+    ours = parity.loaded(theirs, tmp_path)
+    assert ours.config.stack.feedforward == ("geglu" if activation == "gelu" else "geglu_tanh")
+    agree(ours, theirs, source, keep, target)
+    storage.save(ours, tmp_path)
+    agree(ours, AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval(), source, keep, target)
+    assert storage.load(tmp_path)[0].config == ours.config
+
+
+def test_a_t5_reads_texts_of_any_length(tmp_path: Path) -> None:
+    """n_positions is a hint of old; the length of one that was made here is kept."""
+    (tmp_path / "config.json").write_text(json.dumps(T5_SIZES | {"model_type": "t5", "n_positions": 512}))
+    assert storage.read_config(tmp_path)[0].max_length > 100_000
+    ours = build(SEQ2SEQS["t5"], 0)
+    storage.save(ours, tmp_path)
+    again = storage.load(tmp_path)[0].config
+    assert again.max_length == SEQ2SEQS["t5"].max_length < 100_000
+    storage.save(build(replace(again, max_length=1 << 20), 0), tmp_path)
+    opened = storage.load(tmp_path)[0]
+    said = parity.said(opened, [parity.words(1, 700, opened.config.vocab_size)[0].tolist()], max_new=3)
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "change", "said"),
     [
@@ -341,6 +376,8 @@ def test_every_field_is_honoured_or_refused_by_name(kind: str) -> None:
         ("t5", {"feed_forward_proj": "gated-mish"}, "feed_forward_proj"),
         ("t5", {"dense_act_fn": "silu"}, "dense_act_fn"),
         ("t5", {"is_decoder": True}, "is_decoder"),
+        ("t5", {"is_encoder_decoder": False}, "is_encoder_decoder"),
+        ("t5", {"relative_attention_max_distance": 4}, "relative_distance"),
     ],
 )
 def test_what_we_do_not_compute_is_refused_by_name(kind: str, change: dict, said: str, tmp_path: Path) -> None:

@@ -16,8 +16,11 @@ from pellucid.data.tokenised import Ragged
 from pellucid.models import storage
 from pellucid.models.build import build
 from pellucid.models.config import ModelConfig
+from pellucid.models.pretrained.families import home
 from pellucid.text.tokenizer import Kind, Tokenizer, train
-from tests.families import ALL
+from pellucid.training.kinds import kind_of
+from pellucid.training.recipe import list_recipes, load_recipe
+from tests.families import ALL, IDS
 from tests.runs import TEXT
 
 LINES = ["what a good film , it was kind .", "Ada saw Rome", *TEXT.splitlines()]
@@ -196,3 +199,22 @@ def test_the_card_tells_what_the_files_cannot(tmp_path: Path) -> None:
     assert "`image.convert('L')`" in told["grey"] and "convert('L')" not in told["colour"]
     assert "PIL.Image" in told["grey"] and "PIL.Image" in told["colour"]
     assert "`<bos>` and `<eos>`" in told["bert"] and "PIL" not in told["bert"]
+
+
+# --- recipes ------------------------------------------------------------------------------------------------------------
+
+
+MIXED = {
+    "shakespeare": ["stack.bias"],
+    "tags": ["positions"],
+}  # as nanoGPT has it; no BERT of theirs has rotary positions
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_what_a_recipe_trains_has_a_home_in_transformers(name: str) -> None:
+    """With the labels and ids that its data would bring."""
+    recipe = load_recipe(name)
+    head = kind_of(recipe).head
+    labelled: dict[str, Any] = {"labels": ("a", "b"), "n_labels": 2} if head in ("labels", "tags") else {}
+    config = replace(recipe.model, head=head, vocab_size=recipe.model.vocab_size or 100, **IDS, **labelled)
+    assert [stray.partition(" ")[0] for stray in home(config)[1]] == MIXED.get(name, [])

@@ -1,13 +1,16 @@
 """Folders that are broken or mean harm: a DataError that names the file and says what to do, nothing executed, memory bounded."""
 
 import json
+import math
 import os
 import pickle
 import random
+import time
 import tracemalloc
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from pellucid.errors import DataError
-from pellucid.models import weights
+from pellucid.models import storage, weights
+from pellucid.models.build import build
+from pellucid.models.sentences import read_sentences
 from pellucid.models.weights import open_weights, refuse_remote_code
+from pellucid.tasks.pixels import read_pixels
+from tests.families import BERTS, GPTS, SEQ2SEQS, VITS
 from tests.models.test_weights import read, written
 
 TENSORS = {"a.weight": torch.randn(2, 3), "b": torch.randn(4), "c": torch.ones(1, dtype=torch.int64)}
@@ -301,3 +308,98 @@ def test_a_header_of_any_size_is_refused_unread(tmp_path: Path) -> None:
     path.write_bytes(size.to_bytes(8, "little"))
     os.truncate(path, 8 + 2 * size)
     assert "would be the header" in refused(tmp_path)
+
+
+# --- config.json -----------------------------------------------------------------------------------------------------
+
+
+def told_of(folder: Path, file: str = "config.json", **fields: Any) -> str:
+    """What is said of the folder when a file has these fields too; it takes no time and hardly any memory to find out."""
+    path = folder / file
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(content | fields))
+    tracemalloc.start()
+    began = time.perf_counter()
+    with pytest.raises(DataError) as caught:
+        storage.load(folder)
+    peak, spent = tracemalloc.get_traced_memory()[1], time.perf_counter() - began
+    tracemalloc.stop()
+    path.write_text(json.dumps(content))
+    assert peak < 8 << 20 and spent < 5, f"{peak:,} bytes, {spent:.1f} s"
+    return str(caught.value)
+
+
+LARGE = {
+    "gpt2": (GPTS["gpt2"], "n_layer", "n_embd", "vocab_size", "n_positions"),
+    "llama": (GPTS["llama"], "num_hidden_layers", "intermediate_size", "vocab_size"),
+    "t5": (SEQ2SEQS["t5"], "num_layers", "num_decoder_layers", "d_ff", "vocab_size"),
+    "vit": (VITS["vit"], "num_hidden_layers", "image_size", "num_channels"),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_config_that_asks_for_more_than_the_file_holds(name: str, tmp_path: Path) -> None:
+    """Refused before anything of that size, or so many layers, is made."""
+    config, *fields = LARGE[name]
+    storage.save(build(config, 0), tmp_path)
+    for field in fields:
+        for size in (100_000_000, 2**31 - 1, 2**60):
+            said = told_of(tmp_path, **{field: size})
+            assert "does not fit" in said or field in said or "multiple of" in said, said
+    storage.load(tmp_path)
+
+
+def test_our_own_config_is_held_to_the_same(tmp_path: Path) -> None:
+    config = replace(GPTS["gpt2"], positions="alibi")
+    storage.save(build(config, 0), tmp_path)
+    own = json.loads((tmp_path / "config.json").read_text())["pellucid"]
+    assert "100,000,000 layers" in told_of(tmp_path, pellucid=own | {"stack": own["stack"] | {"n_layers": 10**8}})
+    for name, value in {
+        "vocab_size": -1,
+        "max_length": 0,
+        "rope_base": math.nan,
+        "d_model": 3,
+        "pad_id": 10**6,
+    }.items():
+        said = told_of(tmp_path, pellucid=own | {name: value})
+        assert name in said or (name == "pad_id" and "pad_token_id" in said)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("eos_token_id", 99999), ("eos_token_id", "x"), ("eos_token_id", [2, -1]), ("pad_token_id", 0.5), ("pad_token_id", True),
+        ("suppress_tokens", [99999]), ("suppress_tokens", 3.0), ("decoder_start_token_id", [0, 1]), ("bad_words_ids", [3]),
+        ("forced_bos_token_id", 1000),
+    ],
+)  # fmt: skip
+def test_tokens_that_are_none_are_refused_by_name(field: str, value: Any, tmp_path: Path) -> None:
+    storage.save(build(SEQ2SEQS["bart"], 0), tmp_path)
+    assert field in told_of(tmp_path, "generation_config.json", **{field: value})
+
+
+def test_a_generation_config_that_is_a_list_is_named_alone(tmp_path: Path) -> None:
+    storage.save(build(GPTS["gpt2"], 0), tmp_path)
+    (tmp_path / "generation_config.json").write_text("[]")
+    with pytest.raises(DataError) as caught:
+        storage.load(tmp_path)
+    assert "generation_config.json" in caught.value.problem and "/config.json" not in caught.value.problem
+
+
+@pytest.mark.parametrize("path", ["../other", "/tmp", "..", "a/b", "a\\b", 7])
+def test_modules_outside_the_folder_are_refused(path: Any, tmp_path: Path) -> None:
+    kinds = [{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": path}]
+    (tmp_path / "modules.json").write_text(json.dumps(kinds))
+    with pytest.raises(DataError, match="modules.json: path = .* is no name of a folder"):
+        read_sentences(tmp_path, BERTS["bert"], None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("image_std", [0, 0, 0]), ("image_std", -1), ("image_mean", math.nan), ("rescale_factor", 0)]
+)
+def test_pixels_that_would_be_no_numbers_are_refused(field: str, value: Any, tmp_path: Path) -> None:
+    side = VITS["vit"].image_size
+    said = {"size": side, "image_mean": 0.5, "image_std": 0.25, field: value}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    with pytest.raises(DataError, match=f"preprocessor_config.json: {field}"):
+        read_pixels(tmp_path, replace(VITS["vit"], channels=3))

@@ -63,13 +63,13 @@ def test_byte_level_kinds(text: str) -> None:
 
 
 def test_edges() -> None:
-    assert LLAMA3.edges == ([1], []) == LLAMA3.prompt_edges and LLAMA3.begins_with_bos
-    assert SMALL.edges == ([], []) == SMALL.prompt_edges and not SMALL.begins_with_bos
+    assert LLAMA3.edges == ([1], []) == LLAMA3.prompt_edges
+    assert SMALL.edges == ([], []) == SMALL.prompt_edges
     template = processors.TemplateProcessing(
         single="<mask> <bos> $A <eos>", special_tokens=[("<mask>", 4), ("<bos>", 1), ("<eos>", 2)]
     )
     assert variant(post_processor=template).edges == ([4, 1], [2])
-    assert not variant(post_processor=template).begins_with_bos
+    assert variant(post_processor=template).edges[0] != [1]
     asking = Tokenizer(LLAMA3.library).with_specials(["<answer>"])
     assert asking.prompt_edges == ([1], [asking.answer_id])
 

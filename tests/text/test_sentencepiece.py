@@ -94,7 +94,7 @@ def test_llama(models: Any, lines: list[str], tmp_path: Path) -> None:
         ([1], []),
         ([1], []),
     )
-    assert (ours.unk_id, ours.bos_id, ours.eos_id, ours.pad_id) == (0, 1, 2, None) and ours.begins_with_bos
+    assert (ours.unk_id, ours.bos_id, ours.eos_id, ours.pad_id) == (0, 1, 2, None) and ours.edges[0] == [ours.bos_id]
     assert not ours.promises_round_trip and ours.decode(ours.encode("a ▁ b")) == "a   b"  # ▁ is lost, nothing else
     assert all(
         ours.decode(i) == line for i, line in zip(ids, lines, strict=True) if "▁" not in line and line[:1] != " "

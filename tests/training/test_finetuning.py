@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pellucid.cli.cost import find
 from pellucid.errors import DataError, UserError
+from pellucid.inspection.parity import verify
 from pellucid.models import storage
 from pellucid.models.adapters import WEIGHTS
 from pellucid.models.build import build
@@ -283,6 +285,24 @@ def test_a_run_under_way_is_its_newest_checkpoint(adapted: Path, tmp_path: Path)
     assert own.keys() == whole.keys() and torch.equal(own["embed.tokens.weight"], whole["embed.tokens.weight"])
 
 
+def test_what_an_adapter_costs_is_told_without_its_base(adapted: Path, tmp_path: Path) -> None:
+    config = open_model(adapted)[0].config
+    alone = shutil.copytree(adapted, tmp_path / "alone")
+    shutil.rmtree(alone / "checkpoints")
+    says = alone / "model" / "adapter_config.json"
+    says.write_text(says.read_text(encoding="utf-8").replace('_or_path": "', '_or_path": "/gone'), encoding="utf-8")
+    for folder in (adapted, alone, alone / "model"):
+        assert find(str(folder)).model == config
+
+
+@pytest.mark.reference
+def test_an_adapter_is_not_verified_and_says_so(adapted: Path) -> None:
+    for folder in (adapted, adapted / "model"):
+        with pytest.raises(DataError, match="is an adapter") as error:
+            verify(folder)
+        assert "lora.merge = true" in error.value.remedy
+
+
 def test_merged_it_is_a_model_like_any_other(pretrained: Path, tmp_path: Path) -> None:
     train(lora_recipe(tmp_path, pretrained), tmp_path / "apart")
     train(lora_recipe(tmp_path, pretrained, LoraConfig(rank=2, merge=True)), tmp_path / "merged")
@@ -336,6 +356,11 @@ def test_what_it_began_with_must_stay(pretrained: Path, tmp_path: Path) -> None:
     storage.save(model, init / "model", tokenizer)
     with known_machine(), pytest.raises(DataError, match="has changed since the run began with it"):
         resume(tmp_path / "run")
+    under_way = shutil.copytree(tmp_path / "run", tmp_path / "under-way")
+    (under_way / "model" / WEIGHTS).unlink()
+    for folder in (tmp_path / "run", tmp_path / "run" / "model", under_way):
+        with pytest.raises(DataError, match="has changed since the run began with it"):
+            open_model(folder)
     shutil.rmtree(init)
     with known_machine(), pytest.raises(DataError, match="init"):
         resume(tmp_path / "run")

@@ -116,17 +116,22 @@ def assumed(recipe: Recipe) -> Recipe:
 
 
 def has_config(folder: Path) -> bool:
-    """Whether it holds a config.json."""
-    return (folder / "config.json").is_file()
+    """Whether it says what the model is."""
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def config_in(folder: Path) -> Any:
-    """The config of a model folder; its weights are not read."""
-    from pellucid.models import storage
+    """The config of a model folder, or of the model that an adapter makes; weights are not read."""
+    from pellucid.models import adapters, storage
     from pellucid.models.config import ModelConfig
     from pellucid.records import from_dict
 
-    theirs = json.loads((folder / "config.json").read_text(encoding="utf-8")) if has_config(folder) else {}
+    if adapters.is_adapter(folder):
+        adapter = adapters.read(folder)
+        return adapters.config_of(adapter, lambda: config_in(adapters.base_of(adapter)))
+    theirs = (
+        json.loads((folder / "config.json").read_text(encoding="utf-8")) if (folder / "config.json").is_file() else {}
+    )
     if "family" in theirs:  # a checkpoint's
         return from_dict(ModelConfig, theirs, str(folder / "config.json"))
     return storage.read_config(folder)[0]

@@ -4,7 +4,6 @@ Imports no torch until it starts.
 """
 
 import argparse
-import dataclasses
 import itertools
 import json
 import sys
@@ -14,7 +13,8 @@ from pellucid.cli import alignment
 from pellucid.cli.arguments import Parser, at_least, between
 from pellucid.cli.asking import pieces, something
 from pellucid.errors import UserError
-from pellucid.generation.options import GenerationOptions
+from pellucid.generation.options import GenerationOptions, changed
+from pellucid.models import speaking
 
 EXAMPLES = """\
   pellucid generate runs/shakespeare "ROMEO:" --temperature 0.8 --max-new 300
@@ -48,6 +48,8 @@ def run(argv: list[str]) -> int:
     if args.align and family != "seq2seq":
         raise UserError(f"--align is for encoder-decoders, and {args.model} is a {family}", "leave it out")
     options, prefix = merge(pipeline.options, args), args.prefix or ""
+    for note in speaking.note(pipeline.undone):
+        print(f"note: {note}", file=sys.stderr)
     if len(args.text) == 1 and sys.stdout.isatty() and family == "gpt" and options.beam == 1 and not args.json:
         return stream(pipeline, args.text[0], options, prefix)
     done = 0
@@ -61,7 +63,7 @@ def run(argv: list[str]) -> int:
 
 
 def parser() -> Parser:
-    """The flags; what is not given is None, and comes from the run's recipe."""
+    """The flags; what is not given is None, and comes from the run's recipe or the model's folder."""
     flags = Parser("generate", "Complete text (GPT) or translate it (encoder-decoder).", EXAMPLES)
     flags.add_argument("model", metavar="MODEL", help="a run folder, a model folder or a hub name")
     flags.add_argument(
@@ -84,7 +86,7 @@ def parser() -> Parser:
 
 
 def merge(defaults: GenerationOptions, args: argparse.Namespace) -> GenerationOptions:
-    """The recipe's options with the flags given; asking for sampling turns the recipe's beams off, and back."""
+    """The folder's or recipe's options with the flags given; asking for sampling turns their beams off, and back."""
     given = {name: getattr(args, name) for name, *_ in OPTIONS if getattr(args, name) is not None}
     if args.deterministic:
         given["deterministic"] = True
@@ -92,13 +94,7 @@ def merge(defaults: GenerationOptions, args: argparse.Namespace) -> GenerationOp
         given["stop"] = tuple(args.stop)
     if {"top_k", "top_p"} & set(given) and not defaults.temperature:
         given.setdefault("temperature", 1.0)
-    if given.get("n_best", 1) > 1:
-        given.setdefault("beam", max(defaults.beam, given["n_best"]))
-    if given.get("beam", 1) > 1:
-        given.setdefault("temperature", 0.0)
-    elif given.get("temperature", 0) > 0:
-        given["beam"] = 1
-    return dataclasses.replace(defaults, **given)
+    return changed(defaults, given)
 
 
 def stream(pipeline: Any, prompt: str, options: GenerationOptions, prefix: str) -> int:

@@ -25,8 +25,8 @@ def run(argv: list[str]) -> int:
 
     from pellucid.inspection.trace import trace
 
-    model, tokenizer, what = find(args.model)
-    subject = choose(model, tokenizer, args)
+    pipeline, what = find(args.model)
+    model, subject = pipeline.model, choose(pipeline, args)
 
     from pellucid.inspection.subject import still
 
@@ -71,17 +71,15 @@ def parser() -> Parser:
     return flags
 
 
-def find(name: str) -> tuple[Any, Any, str]:
-    """(model, tokenizer or None, what it is in words) of a folder or a preset."""
+def find(name: str) -> tuple[Any, str]:
+    """(pipeline, what it is in words) of a folder or a preset."""
+    from pellucid.api import Pipeline, load
     from pellucid.models.hub import is_path
     from pellucid.models.presets import PRESETS
 
     if Path(name).expanduser().is_dir() or ("/" in name and not is_path(name)):
-        from pellucid.api import load
-
         pipeline = load(name)
-        has_one = pipeline._tokenizer is not None
-        return pipeline.model, pipeline.tokenizer if has_one else None, f"model   {name} ({pipeline.config.family})"
+        return pipeline, f"model   {name} ({pipeline.config.family})"
     if name not in PRESETS:
         where = "no folder and no preset" if "/" not in name else "no folder"
         raise UserError(f"{name} is {where}", did_you_mean(name, PRESETS))
@@ -90,14 +88,14 @@ def find(name: str) -> tuple[Any, Any, str]:
     from pellucid.training.devices import find as find_device
 
     model = build(PRESETS[name]).to(find_device("auto")).eval()
-    return model, None, f"model   {name} ({PRESETS[name].family}), random weights"
+    return Pipeline(model), f"model   {name} ({PRESETS[name].family}), random weights"
 
 
-def choose(model: Any, tokenizer: Any, args: argparse.Namespace) -> Any:
+def choose(pipeline: Any, args: argparse.Namespace) -> Any:
     """The input that was asked for, on the model's device."""
     from pellucid.inspection.subject import image_subject, random_subject, text_subject
 
-    family = model.config.family
+    model, tokenizer, family = pipeline.model, pipeline._tokenizer, pipeline.config.family
     if args.target is not None and (family != "seq2seq" or args.text is None):
         raise UserError("--target is for an encoder-decoder and a TEXT", "leave it out, or give both")
     if args.text is not None and (args.length or args.batch):
@@ -106,7 +104,7 @@ def choose(model: Any, tokenizer: Any, args: argparse.Namespace) -> Any:
     if args.text is None:
         return random_subject(model.config, args.length, args.batch or 1).to(device)
     if family == "vit":
-        return image_subject(model.config, Path(args.text)).to(device)
+        return image_subject(model.config, Path(args.text), pipeline.pixels).to(device)
     if tokenizer is None:
         raise UserError(
             f"{args.model} has no tokenizer to read a text with", "leave out TEXT for random ids: --length N"

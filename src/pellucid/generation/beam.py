@@ -2,7 +2,7 @@
 
 At each step the `beam` best continuations of an input that have not ended live on; those among the best `beam` that have ended are set
 aside, and make no beam narrower. With one beam this is greedy search, exactly; with as many beams as there are texts it is exhaustive. It
-is the search of `transformers` with early_stopping="never".
+is the search of `transformers` with early_stopping="never"; its other two ways to stop are there for the models that ask for them.
 
 When to stop is where many implementations err. The score of a text is its log-probability / length**penalty,
 so a longer text may overtake a finished one although its log-probability only falls. The search ends only
@@ -32,7 +32,7 @@ def beam_search(speaker: Speaker, requests: list[Request], rules: Rules) -> Iter
     width, said = rules.options.beam, None
     spare = width * max(1, len(rules.ends)) if width > 1 else 0  # so many may end at once
     while living:
-        log_probabilities = rules.log_probabilities(speaker.next_logits(said), speaker.history)
+        log_probabilities = rules.log_probabilities(speaker.next_logits(said), speaker.history, living)
         candidates = _expand(living, log_probabilities, width + spare)
         survivors: list[Candidate] = []
         for request, group in groupby(candidates, key=lambda candidate: candidate[1].request):
@@ -64,15 +64,18 @@ def _expand(living: list[Partial], log_probabilities: Tensor, width: int) -> lis
 
 
 def _decided(alive: list[Partial], ended: list[Partial], rules: Rules) -> bool:
-    """Nothing lives, the limit is reached, or no living text can still beat the worst of the n_best ended
-    ones.
+    """Nothing lives, the limit is reached, or no living text can still beat the worst of the n_best ended ones; or as the other ways of
+    `stopping` have it: when as many as the beam is wide have ended, or no living text would beat the worst of those if it ended now.
     """
     if not alive or len(alive[0].chosen) >= alive[0].request.limit:
         return True
-    kept = sorted((_score(partial, rules) for partial in ended), reverse=True)[: rules.options.n_best]
-    if len(kept) < rules.options.n_best:
-        return False
-    length = alive[0].request.limit if rules.options.length_penalty > 0 else len(alive[0].chosen) + 1
+    o, length = rules.options, len(alive[0].chosen)
+    needed = o.n_best if o.stopping == "never" else o.beam
+    kept = sorted((_score(partial, rules) for partial in ended), reverse=True)[:needed]
+    if len(kept) < needed or o.stopping == "full":
+        return len(kept) == needed
+    if o.stopping == "never":
+        length = alive[0].request.limit if o.length_penalty > 0 else length + 1
     return rules.score(max(partial.log_probability for partial in alive), length) <= kept[-1]
 
 

@@ -90,14 +90,28 @@ class Rules:
             tokenizer.vocab_size if tokenizer else size, size
         )  # rows that fill a table up stand for nothing
         self.banned = sorted({token for token in (*silent, *nameless) if token is not None} - self.ends)
+        self.first_end = config.eos_id
         self.given = max(0, len(config.start) - 1)
 
-    def log_probabilities(self, logits: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
+    def log_probabilities(
+        self, logits: Tensor, said: Sequence[Sequence[int]], living: Sequence[Partial] = ()
+    ) -> Tensor:
         """Logits [B,V] to log-probabilities [B,V], those of the model, but -inf for what is never said (<pad> and <bos>, or what the
-        config says; ids beyond the tokenizer's). The repetition penalty counts the tokens in `said`.
+        config says; ids beyond the tokenizer's). The repetition penalty counts the tokens in `said`; with beams it multiplies the
+        log-probabilities themselves, as `transformers` does. living: the rows' texts, for what depends on how long they are.
         """
-        logits = penalise(logits, said, self.options.repetition_penalty)
-        return forbid(torch.log_softmax(logits, dim=-1), self.banned)
+        penalty, beams = self.options.repetition_penalty, self.options.beam > 1
+        found = torch.log_softmax(logits if beams else penalise(logits, said, penalty), dim=-1)
+        found = forbid(penalise(found, said, penalty) if beams else found, self.banned)
+        for row, (before, partial) in enumerate(zip(said, living, strict=bool(living))):
+            if self.options.no_repeat:
+                found[row, repeating(before, self.options.no_repeat)] = -torch.inf
+            if len(partial.chosen) < self.options.min_new:
+                found[row, list(self.ends)] = -torch.inf
+            if self.options.force_end and self.ends and len(partial.chosen) + 1 == partial.request.limit:
+                found[row] = -torch.inf
+                found[row, self.first_end] = 0.0
+        return found
 
     def ended(self, partial: Partial) -> bool:
         """The last token is <eos>, or the text now holds a stop string."""
@@ -133,3 +147,9 @@ def edges(request: Request, tokenizer: Tokenizer) -> tuple[int, int]:
     before, prefix = list(request.before), list(request.prefix)
     begun = len(tokenizer.decode(before)) if before else 0
     return begun, len(tokenizer.decode(before + prefix)) if prefix else begun
+
+
+def repeating(ids: Sequence[int], n: int) -> list[int]:
+    """The tokens that behind `ids` would make their last n tokens a run that is there already."""
+    last = list(ids[len(ids) - n + 1 :])
+    return [ids[i + n - 1] for i in range(len(ids) - n + 1) if list(ids[i : i + n - 1]) == last]

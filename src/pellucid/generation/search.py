@@ -97,7 +97,7 @@ def speak(speaker: Speaker, requests: list[Request], rules: Rules) -> Iterator[E
     numbers = {request.index: dice(rules.options.seed, request.index) for request in requests}
     said: list[int] | None = None
     while living:
-        log_probabilities = rules.log_probabilities(speaker.next_logits(said), speaker.history)
+        log_probabilities = rules.log_probabilities(speaker.next_logits(said), speaker.history, living)
         tokens = _choose(log_probabilities, rules.options, [numbers[partial.request.index] for partial in living])
         chances = log_probabilities.gather(-1, tokens[:, None]).squeeze(-1).tolist()
         rows: list[int] = []

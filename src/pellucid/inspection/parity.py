@@ -16,16 +16,18 @@ from torch import Tensor
 import pellucid
 from pellucid.errors import DataError, UserError
 from pellucid.generation.hypotheses import Rules
-from pellucid.generation.options import GenerationOptions
+from pellucid.generation.options import GenerationOptions, changed, of_folder
 from pellucid.generation.search import generate
 from pellucid.generation.speakers import SPEAKERS, start_ids
 from pellucid.inspection.parity_flow import Flow, our_flow, their_flow
 from pellucid.inspection.parity_inputs import Asked, batch_for, rows_for, their_tokenizer
 from pellucid.inspection.subject import still
-from pellucid.models import storage
+from pellucid.models import speaking, storage
+from pellucid.models.adapters import is_adapter
 from pellucid.models.config import ModelConfig
 from pellucid.models.pretrained.families import home
 from pellucid.models.pretrained.family import Family
+from pellucid.text.tokenizer import Tokenizer
 from pellucid.training.opening import open_model
 
 TOLERANCE = 1e-5
@@ -95,6 +97,8 @@ def verify(folder: Path, text: str | None = None, device: str = "cpu", beam: int
     """
     library = _transformers()
     folder = folder / "model" if (folder / "run.toml").is_file() else folder
+    if is_adapter(folder):
+        raise DataError(f"{folder} is an adapter, no whole model", "train with lora.merge = true, and verify that")
     model, tokenizer = open_model(folder, torch.float32, device)
     config: ModelConfig = model.config  # type: ignore[assignment]
     family = _family(folder)
@@ -102,7 +106,9 @@ def verify(folder: Path, text: str | None = None, device: str = "cpu", beam: int
     rows = rows_for(model, tokenizer, tokenizer and their_tokenizer(library, folder), text)
     asked, order = batch_for(model, theirs, rows.ids), family.order(config)
     with still(model), still(theirs):
-        tokens_equal, apart = _tokens(model, theirs, rows.ids, beam)
+        options, undone = of_folder(folder, config)
+        options = changed(options, {"max_new": NEW, "n_best": 1, "temperature": 0.0, "beam": beam, "stop": ()})
+        tokens_equal, apart = _tokens(model, theirs, rows.ids, options, tokenizer)
         ours, shape = our_flow(model, asked)
         flow = their_flow(theirs, asked, order, shape)
         stages = [_stage(name, mine, flow[name]) for name, mine in ours.items()]
@@ -121,6 +127,7 @@ def verify(folder: Path, text: str | None = None, device: str = "cpu", beam: int
             *_named(folder, theirs),
             *rows.notes,
             *apart,
+            *(f"{one}, and the tokens are compared without" for one in speaking.note(undone)),
             *(f"they leave {name} aside" for name in sorted(told["unexpected_keys"])),
         ],
         {one.__name__: str(one.__version__) for one in (pellucid, library, torch)},
@@ -208,38 +215,37 @@ def _is_rounding(
 # --- generated tokens ----------------------------------------------------------------------------------------------------
 
 
-def _tokens(model: Any, theirs: Any, rows: Sequence[list[int]], beam: int) -> tuple[bool | None, list[str]]:
+def _tokens(
+    model: Any, theirs: Any, rows: Sequence[list[int]], options: GenerationOptions, tokenizer: Tokenizer | None
+) -> tuple[bool | None, list[str]]:
     """Whether the two go on alike, ours with all rows in one batch, theirs with each row by itself, both with the cache; and where they do
     not. None where one of them does not generate."""
     if not rows or model.config.family not in SPEAKERS or not theirs.can_generate():
         return None, []
-    ours = [best[0].ids for best in generate(model, rows, GenerationOptions(max_new=NEW, beam=beam))]
+    ours = [best[0].ids for best in generate(model, rows, options, tokenizer.target if tokenizer else None)]
     try:
-        other = _their_tokens(theirs, model, rows, beam)
+        other = _their_tokens(theirs, model, rows, options)
     except ValueError as error:  # a folder that does not say how to begin
         return None, [f"transformers does not generate: {error}"]
     apart = [f"tokens, row {i}: ours {ours[i]}, theirs {other[i]}" for i in range(len(rows)) if ours[i] != other[i]]
     return not apart, apart
 
 
-def _their_tokens(theirs: Any, model: Any, rows: Sequence[list[int]], beam: int) -> list[list[int]]:
-    """Of the folder's generation_config.json only the special tokens count."""
+def _their_tokens(theirs: Any, model: Any, rows: Sequence[list[int]], options: GenerationOptions) -> list[list[int]]:
+    """Of the folder's generation_config.json the special tokens count, and what is done here too: `options`. Nothing else does."""
     config: ModelConfig = model.config
-    ends = Rules(GenerationOptions(), config, None).ends
-    plain: dict[str, Any] = {
-        "do_sample": False,
-        "num_beams": beam,
-        "length_penalty": 1.0,
-        "early_stopping": "never",
-        "min_length": 0,
-    }
-    plain |= {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "forced_eos_token_id": None}
-    start = start_ids(config) if config.family == "seq2seq" else []
-    room = NEW + max(0, len(start) - 1)  # a forced first token counts as new there
+    ends, start = Rules(GenerationOptions(), config, None).ends, start_ids(config) if config.family == "seq2seq" else []
+    own = theirs.generation_config
+    tokens = {name: value for name in speaking.TOKENS if (value := getattr(own, name)) is not None}
+    how = tokens | speaking.written(vars(options), config)
+    if "bad_words_ids" in how:
+        how["bad_words_ids"] = [words for words in how["bad_words_ids"] if len(words) == 1] or None
+    how.pop("max_length", None)
+    how["max_new_tokens"] = NEW + max(0, len(start) - 1)  # a forced first token counts as new there
+    theirs.generation_config = type(own)(**how)
     said = []
     for row in rows:
         given = torch.tensor([row], device=next(model.parameters()).device)
-        out = theirs.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=room, **plain)[0].tolist()
-        new = out[len(start or row) :]
+        new = theirs.generate(given, attention_mask=torch.ones_like(given))[0].tolist()[len(start or row) :]
         said.append(list(takewhile(lambda token: token not in ends, new)))
     return said

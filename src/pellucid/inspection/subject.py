@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.data.images import normalise, read_image
 from pellucid.errors import UserError
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate
 from pellucid.generation.speakers import start_ids
 from pellucid.models.config import ModelConfig
+from pellucid.tasks.pixels import Pixels, read_images
 from pellucid.tasks.reading import asked
 from pellucid.text.tokenizer import Tokenizer
 
@@ -73,10 +72,10 @@ def text_subject(model: nn.Module, tokenizer: Tokenizer, text: str, target: str 
     return subject
 
 
-def image_subject(config: ModelConfig, file: Path) -> Subject:
-    """An image file as the model reads it."""
-    pixels = normalise(np.stack([read_image(file, config.image_size, config.channels)]))
-    return Subject({"images": pixels}, [f"images  {file}, as {list(pixels.shape)}"])
+def image_subject(config: ModelConfig, file: Path, pixels: Pixels | None = None) -> Subject:
+    """An image file as the model reads it. pixels: as its folder says (None = as in training here)."""
+    images = read_images([file], config, pixels)
+    return Subject({"images": images}, [f"images  {file}, as {list(images.shape)}"])
 
 
 @contextmanager

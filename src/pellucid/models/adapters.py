@@ -6,17 +6,15 @@ labels or the vocabulary are new (with a config.json beside it, `transformers` w
 """
 
 import dataclasses
+import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pellucid.errors import DataError
@@ -24,7 +22,8 @@ from pellucid.models import hub, storage
 from pellucid.models.card import Trained, adapter_card, is_edited
 from pellucid.models.config import ModelConfig
 from pellucid.models.foreign_files import tokenizer_config, with_edges
-from pellucid.models.pretrained.peft import Names, Update, names_of, put_update, put_whole, to_peft
+from pellucid.models.pretrained.peft import Names, Update, names_of, put_update, put_whole, refuse_untied, to_peft
+from pellucid.models.weights import Weights, open_file
 from pellucid.records import from_dict
 from pellucid.text.tokenizer import Tokenizer
 
@@ -68,43 +67,56 @@ def _kind_of(folder: Path) -> str:
 
 
 def save(
-    model: nn.Module, folder: Path, base: str, tokenizer: Tokenizer | None = None, trained: Trained | None = None
+    model: nn.Module,
+    folder: Path,
+    base: str,
+    tokenizer: Tokenizer | None = None,
+    trained: Trained | None = None,
+    begun: str = "",
 ) -> None:
     """Writes the updates attached to a model, and what else of it is trained, as an adapter of the model that `base` names: a folder, a run
     or a name on the hub. Each file aside first, then all moved into place, the weights last; a model card that somebody wrote stays.
-    trained: what the run tells, for the card.
+    trained: what the run tells, for the card. begun: `hash_of` the parameters of the base, "" where it is not known.
 
     Raises UserError for a trained parameter that has no name in such a file.
     """
     config: ModelConfig = model.config  # type: ignore[assignment]
-    begun = hub.find(base)
-    names = names_of(model, _kind_of(begun))
+    found = hub.find(base)
+    names = names_of(model, _kind_of(found))
     says, tensors = to_peft(model, names)
-    name, _, revision = (str(_model_folder(begun).resolve()), "", "") if hub.is_path(base) else base.partition("@")
+    name, _, revision = (str(_model_folder(found).resolve()), "", "") if hub.is_path(base) else base.partition("@")
     says |= {"base_model_name_or_path": name} | ({"revision": revision} if revision else {})
-    told: dict[str, Any] = {OWN: {"model": dataclasses.asdict(config)}, SETTINGS: says}
-    folder = folder.resolve()
-    aside = folder.with_name(f".{folder.name}-new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    if tokenizer is not None:
-        with_edges(tokenizer, config).save(aside / "tokenizer.json")
-        told["tokenizer_config.json"] = tokenizer_config(tokenizer, config)
-    for file, content in told.items():
-        (aside / file).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    save_file({PREFIX + name: tensor for name, tensor in tensors.items()}, aside / WEIGHTS, metadata={"format": "pt"})
-    if not is_edited(folder / "README.md"):
-        card = adapter_card(_card(names, says, tensors), config, tokenizer, trained)
-        (aside / "README.md").write_text(card, encoding="utf-8")
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(aside.iterdir(), key=lambda path: path.name == WEIGHTS):
-        os.replace(path, folder / path.name)
-    aside.rmdir()
+    told: dict[str, Any] = {OWN: {"model": dataclasses.asdict(config), "begun": begun}, SETTINGS: says}
+    with storage.written_aside(folder) as aside:
+        if tokenizer is not None:
+            with_edges(tokenizer, config).save(aside / "tokenizer.json")
+            told["tokenizer_config.json"] = tokenizer_config(tokenizer, config)
+        for file, content in told.items():
+            (aside / file).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        save_file({PREFIX + name: t for name, t in tensors.items()}, aside / WEIGHTS, metadata={"format": "pt"})
+        if not is_edited(folder / "README.md"):
+            card = adapter_card(_card(names, says, tensors), config, tokenizer, trained)
+            (aside / "README.md").write_text(card, encoding="utf-8")
+
+
+def hash_of(tensors: Mapping[str, Tensor]) -> str:
+    """What tells weights from others: of names and numbers (float32), in hexadecimal; "" of none."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest() if tensors else ""
+
+
+def refuse_changed(begun: str, base: nn.Module, where: Path | str) -> None:
+    """Raises DataError where the model `base`, as it is `where`, is not the one whose `hash_of` is `begun`; "" = it is not known."""
+    if begun and begun != hash_of(dict(base.named_parameters())):
+        raise DataError(f"{where} has changed since the run began with it", "put the old model back")
 
 
 def _card(names: Names, says: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[str]:
     """What it is and how it is loaded, for its card."""
-    base, whole, size = says["base_model_name_or_path"], says["modules_to_save"] or [], names.config.vocab_size
+    base, whole, config = says["base_model_name_or_path"], says["modules_to_save"] or [], names.config
     parts = [f"# Updates of low rank (LoRA) for {base}", f"Rank {says['r']}, on {', '.join(says['target_modules'])}."]
     if whole:
         parts.append(f"Trained whole: {', '.join(whole)}.")
@@ -113,8 +125,9 @@ def _card(names: Names, says: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
             "Names are Pellucid's own: `transformers` has no table for this shape. Load it with `pellucid.load`."
         )
     else:
-        reads = f'`PeftModel.from_pretrained({names.family.architecture(names.config)}.from_pretrained("{base}"), "…")`'
-        parts.append(f"Loads in `peft`: {reads}, and with `pellucid.load`.")
+        model = f'{names.family.architecture(config)}.from_pretrained("{base}"{_labels(config, whole)})'
+        parts.append(f'Loads in `peft`: `PeftModel.from_pretrained({model}, "…")`, and with `pellucid.load`.')
+    size = config.vocab_size
     if any(t.dim() == 2 and len(t) == size for name, t in tensors.items() if ".lora_" not in name):
         parts.append(
             f"A table of tokens is its own: first `resize_token_embeddings({size})` where the model has another size."
@@ -122,12 +135,38 @@ def _card(names: Names, says: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     return parts
 
 
+def _labels(config: ModelConfig, whole: Collection[str]) -> str:
+    """What `from_pretrained` has to be told of labels; where the base has a classifier of its own, it may be of another size."""
+    told = f", num_labels={config.n_labels}" if config.n_labels else ""
+    told += f", id2label={dict(enumerate(config.labels))!r}" if config.labels else ""
+    return told + (", ignore_mismatched_sizes=True" if "classifier" in whole else "")
+
+
 # --- in -----------------------------------------------------------------------------------------------------------------
 
 
-def settings(folder: Path) -> dict[str, Any]:
-    """adapter_config.json. Raises DataError naming a field that would change numbers in a way that is not known here."""
-    path = folder / SETTINGS
+@dataclass(frozen=True)
+class Adapter:
+    """The folder of an adapter, opened: adapter_config.json, pellucid.json ({} where there is none), and its tensors, not read yet."""
+
+    folder: Path
+    says: dict[str, Any]
+    own: dict[str, Any]
+    weights: Weights
+
+
+def read(folder: Path) -> Adapter:
+    """Opens a folder. Raises DataError naming what is damaged, or a field that would change numbers in a way that is not known here."""
+    folder = _model_folder(folder)
+    own, file = folder / OWN, folder / WEIGHTS
+    if not file.is_file():
+        raise DataError(f"{file} does not exist", "save the adapter as safetensors")
+    return Adapter(
+        folder, _settings(folder / SETTINGS), storage.read_json(own) if own.is_file() else {}, open_file(file)
+    )
+
+
+def _settings(path: Path) -> dict[str, Any]:
     says = storage.read_json(path)
     for name, value in says.items():
         known = ONLY.get(name, (None, False, {}, []))
@@ -138,23 +177,23 @@ def settings(folder: Path) -> dict[str, Any]:
     return says
 
 
-def config_of(folder: Path, base: ModelConfig) -> ModelConfig:
-    """What the model `base` is with the adapter: as it was saved here; else the same, or what task_type and the size of a new head
+def config_of(adapter: Adapter, base: Callable[[], ModelConfig]) -> ModelConfig:
+    """What the model is with the adapter: as it was saved here; else the same as `base`, or what task_type and the size of a new head
     say, with the names that `transformers` gives to labels."""
-    path = folder / OWN
-    if path.is_file():
-        return from_dict(ModelConfig, storage.read_json(path).get("model", {}), str(path))
-    head = HEADS.get(settings(folder).get("task_type") or "", base.head)
-    whole = [t for name, t in _read(folder / WEIGHTS).items() if t.dim() == 2 and ".lora_" not in name]
-    if head == base.head or not whole:
-        return base
-    n = min(len(tensor) for tensor in whole)
-    return dataclasses.replace(base, head=head, n_labels=n, labels=tuple(f"LABEL_{i}" for i in range(n)))
+    if adapter.own:
+        return from_dict(ModelConfig, adapter.own.get("model", {}), str(adapter.folder / OWN))
+    config, shapes = base(), adapter.weights.shapes
+    head = HEADS.get(adapter.says.get("task_type") or "", config.head)
+    whole = [shape[0] for name, shape in shapes.items() if len(shape) == 2 and ".lora_" not in name]
+    if head == config.head or not whole:
+        return config
+    n = min(whole)
+    return dataclasses.replace(config, head=head, n_labels=n, labels=tuple(f"LABEL_{i}" for i in range(n)))
 
 
-def base_of(folder: Path) -> Path:
+def base_of(adapter: Adapter) -> Path:
     """The folder of the model that an adapter belongs to. Raises DataError when it is not there."""
-    says = settings(folder)
+    says, folder = adapter.says, adapter.folder
     name, revision = str(says.get("base_model_name_or_path") or ""), says.get("revision")
     places = [Path(name).expanduser(), folder / name] if name else []
     found = next((place for place in places if place.is_dir()), None)
@@ -166,27 +205,23 @@ def base_of(folder: Path) -> Path:
     return found
 
 
-def put_on(model: nn.Module, folder: Path, base: Path, new: Collection[str] = ()) -> None:
-    """Attaches the updates of an adapter's folder to the model that it belongs to, opened from `base`, and sets what was trained whole, all
-    of `new` included. Raises DataError naming what is missing, does not fit or is not understood."""
-    says, names, path = settings(folder), names_of(model, _kind_of(base)), folder / WEIGHTS
-    tensors = _read(path)
+def put_on(model: nn.Module, adapter: Adapter, base: Path, new: Collection[str] = ()) -> None:
+    """Attaches the updates of an adapter to the model that it belongs to, opened from `base`, and sets what was trained whole, all of `new`
+    included. Raises DataError naming what is missing, does not fit or is not understood."""
+    says, names, path = adapter.says, names_of(model, _kind_of(base)), adapter.weights.where
+    tensors = {name.removeprefix(PREFIX): tensor for name, tensor in adapter.weights.tensors(adapter.weights.places)}
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    whole: dict[str, list[str]] = {}
     missing = set(new)
     for name, tensor in tensors.items():
         if name.endswith(".lora_B.weight"):
             continue
         module = name.removesuffix(".lora_A.weight")
         r = names.row_of(f"{module}.weight" if module != name else name)
-        if (
-            r is None
-            and module == name
-            and any(name != other and torch.equal(tensor, twin) for other, twin in tensors.items())
-        ):
-            continue  # a tied table is there twice
         if r is None or any(ours not in shapes for ours in r.ours):
             raise DataError(f"{path}: {name} belongs to nothing in {base}", "the adapter is one of another model")
         if module == name:
+            whole.setdefault(r.theirs, []).append(name)
             put_whole(model, r, tensor, names, shapes, path)
             missing -= set(r.ours)
             continue
@@ -197,18 +232,10 @@ def put_on(model: nn.Module, folder: Path, base: Path, new: Collection[str] = ()
         alpha = _fitting(says.get("alpha_pattern") or {}, module, says["lora_alpha"])
         update = Update(tensor, b, alpha / (rank**0.5 if says.get("use_rslora") else rank))
         put_update(model, r, update, names, shapes, path)
+    for copies in whole.values():
+        refuse_untied({name: tensors[name] for name in copies}, names, path)
     if missing:
         raise DataError(f"{path} does not hold {min(missing)}, which is new", "the adapter is one of another model")
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """By their names in the model."""
-    try:
-        return {name.removeprefix(PREFIX): tensor for name, tensor in load_file(path).items()}
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist", "save the adapter as safetensors") from None
-    except SafetensorError as error:
-        raise DataError(f"{path} is damaged: {error}", "copy or train the adapter again") from None
 
 
 def _fitting(pattern: Mapping[str, Any], module: str, default: Any) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pellucid.models.config import ModelConfig
+from pellucid.models.config import ANY_LENGTH, ModelConfig
 from pellucid.text.tokenizer import Tokenizer
 
 HERE = "path/to/this/folder"
@@ -193,7 +193,7 @@ def _limits(config: ModelConfig, tokenizer: Tokenizer | None, trained: Trained |
         parts = ["## Tokenizer", f"{tokenizer.kind}, {tokenizer.vocab_size:,} tokens; special: {specials or 'none'}."]
     limits = ["It reads one picture, cut to its middle square."]
     if config.family != "vit":
-        limits = [f"It reads at most {config.max_length:,} tokens."]
+        limits = [f"It reads at most {config.max_length:,} tokens."] if config.max_length < ANY_LENGTH else []
     if trained is not None:
         before = f" and from what {trained.begun_with} had seen" if trained.begun_with else ""
         limits.append(f"It has learnt from the data above{before}: of what is not like them it knows nothing.")

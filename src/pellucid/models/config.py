@@ -1,10 +1,14 @@
 """A family and its sizes, as written into config.json. Imports no torch."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from pellucid.errors import UserError
 from pellucid.parts.config import Heads, StackConfig
+
+ANY_LENGTH = 1 << 20
+"""The max_length of models whose positions know no end."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,22 @@ class ModelConfig:
             raise UserError(
                 f"stack.d_model {s.d_model} is not a multiple of stack.n_heads {s.n_heads}", "or set model.heads.width"
             )
+        for name in ("max_length", "decoder_layers", "decoder_vocab_size", "image_size", "patch_size", "channels"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise UserError(f"model.{name} is {size}", "it must be at least 1")
+        for name in ("vocab_size", "n_segments", "n_labels"):  # 0: not known yet, or none
+            if getattr(self, name) < 0:
+                raise UserError(f"model.{name} is {getattr(self, name)}", "it must be at least 0")
+        if not 0.0 < self.rope_base < math.inf or not math.isfinite(self.head_scale):
+            raise UserError(
+                f"model.rope_base is {self.rope_base}, model.head_scale {self.head_scale}", "no such numbers"
+            )
+        if self.positions == "t5" and not 4 <= self.relative_buckets < 2 * self.relative_distance:
+            buckets = (
+                f"model.relative_buckets is {self.relative_buckets}, model.relative_distance {self.relative_distance}"
+            )
+            raise UserError(buckets, "4 buckets or more, the distance more than half of them")
         if self.window is not None and self.window < 1:
             raise UserError(f"model.window is {self.window}", "a token sees at least itself: 1 or more")
 

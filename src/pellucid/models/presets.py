@@ -45,11 +45,12 @@ PRESETS: dict[str, ModelConfig] = {
     "bert-laptop": ModelConfig(
         "bert", replace(_BERT, d_model=256, n_layers=4, n_heads=4, d_ff=1024), 8000, 256, "learned", pad_id=0
     ),
-    "vit-b16": ModelConfig("vit", _VIT, positions="learned", n_labels=1000),
+    "vit-b16": ModelConfig("vit", _VIT, positions="learned", head="labels", n_labels=1000),
     "vit-laptop": ModelConfig(
         "vit",
         replace(_VIT, d_model=128, n_layers=4, n_heads=4, d_ff=512),
         positions="learned",
+        head="labels",
         n_labels=10,
         image_size=28,
         patch_size=7,

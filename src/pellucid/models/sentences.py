@@ -5,6 +5,7 @@ honoured, known to be without effect, or an error that names it.
 """
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from pellucid.errors import DataError
 from pellucid.models.config import ModelConfig
+from pellucid.text.beside import read_json
 from pellucid.text.tokenizer import Tokenizer
 
 MODULES = (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
@@ -39,7 +41,7 @@ def read_sentences(folder: Path, config: ModelConfig, tokenizer: Tokenizer | Non
     path = folder / "modules.json"
     if not path.is_file():
         return Sentences()
-    modules = _json(path, list)
+    modules = _modules(path)
     kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
     if kinds not in MODULES or modules[0].get("path"):
         said = ", ".join(f"{kind} in {module.get('path')!r}" for kind, module in zip(kinds, modules, strict=True))
@@ -54,7 +56,7 @@ def read_sentences(folder: Path, config: ModelConfig, tokenizer: Tokenizer | Non
 
 
 def _pooling(path: Path) -> str:
-    said = _json(path, dict)
+    said = _table(path)
     chosen = [mode for mode, on in said.items() if mode.startswith("pooling_mode_") and on]
     _refuse_others(
         path, said, {*MODES, "word_embedding_dimension", "embedding_dimension", "include_prompt", "pooling_mode"}
@@ -73,7 +75,7 @@ def _max_length(folder: Path, tokenizer: Tokenizer | None) -> int | None:
     """What the folder's own file says, else its tokenizer. That letters are lowered may be said of a tokenizer that does it."""
     lowers = tokenizer and tokenizer.library.normalizer and tokenizer.library.normalizer.normalize_str("A") == "a"
     path = folder / "sentence_bert_config.json"
-    said = _json(path, dict) if path.is_file() else {}
+    said = read_json(path)
     only = {
         "do_lower_case": bool(lowers),
         "transformer_task": "feature-extraction",
@@ -82,14 +84,13 @@ def _max_length(folder: Path, tokenizer: Tokenizer | None) -> int | None:
         "processing_kwargs": {},
     }
     _refuse_others(path, said, ["max_seq_length", "unpad_inputs"], only)
-    beside = folder / "tokenizer_config.json"
-    length = said.get("max_seq_length") or (_json(beside, dict) if beside.is_file() else {}).get("model_max_length")
+    length = said.get("max_seq_length") or read_json(folder / "tokenizer_config.json").get("model_max_length")
     return None if length is None else int(length)
 
 
 def _prompt(path: Path) -> None:
     """Raises DataError where words are put before every text."""
-    said = _json(path, dict) if path.is_file() else {}
+    said = read_json(path)
     name = said.get("default_prompt_name")
     if name is not None and (said.get("prompts") or {}).get(name) != "":
         raise DataError(f"{path}: default_prompt_name = {name!r} is not supported: no prompt is put before a text")
@@ -97,7 +98,7 @@ def _prompt(path: Path) -> None:
 
 def _normal(path: Path) -> None:
     only = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
-    _refuse_others(path, _json(path, dict) if path.is_file() else {}, [], only)
+    _refuse_others(path, read_json(path), [], only)
 
 
 def _refuse_others(
@@ -111,15 +112,23 @@ def _refuse_others(
             )
 
 
-def _json(path: Path, kind: type) -> Any:
-    """The content of a file. Raises DataError where it is none of that kind."""
+def _table(path: Path) -> dict[str, Any]:
+    """The fields of a file that must be there."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing", "copy the model again")
+    return read_json(path)
+
+
+def _modules(path: Path) -> list[dict[str, Any]]:
+    """The list in modules.json; each of its folders lies beside it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing", "copy the model again") from None
+        modules = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged: {str(error)[:200]}", "copy the model again") from None
-    parts = content if isinstance(content, list) else []
-    if not isinstance(content, kind) or not all(isinstance(part, dict) for part in parts):
-        raise DataError(f"{path} is damaged: it holds no {'list of modules' if kind is list else 'table of fields'}")
-    return content
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise DataError(f"{path} is damaged: it holds no list of modules", "copy the model again")
+    for module in modules:
+        place = module.get("path") or ""
+        if not isinstance(place, str) or not re.fullmatch(r"([\w-][\w.-]*)?", place):
+            raise DataError(f"{path}: path = {place!r:.200} is no name of a folder beside it", "copy the model again")
+    return modules

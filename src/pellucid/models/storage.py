@@ -7,9 +7,11 @@ shapes are checked against the config before anything is allocated.
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,40 +27,58 @@ from pellucid.models.config import ModelConfig
 from pellucid.models.foreign_files import label_names, preprocessor, tokenizer_config, with_edges
 from pellucid.models.pretrained.families import FOREIGN, home
 from pellucid.models.pretrained.family import Family
-from pellucid.models.pretrained.fields import spoken, to_speak
+from pellucid.models.pretrained.fields import check_ids, check_types, named, spoken, to_speak
 from pellucid.models.pretrained.mapping import Row, row, shapes_of_theirs, to_ours, to_theirs
-from pellucid.models.weights import Weights, open_weights, refuse_remote_code
+from pellucid.models.weights import Weights, open_weights, outdated, refuse_remote_code
 from pellucid.records import from_dict
-from pellucid.text import foreign
+from pellucid.text import beside, foreign
 from pellucid.text.tokenizer import Tokenizer
 
 OWN_PREFIX = "pellucid-"
 
 
-def save(model: nn.Module, folder: Path, tokenizer: Tokenizer | None = None, card: str = "") -> None:
+def save(
+    model: nn.Module,
+    folder: Path,
+    tokenizer: Tokenizer | None = None,
+    card: str = "",
+    speaking: Mapping[str, Any] | None = None,
+) -> None:
     """Writes the folder: each file aside first, then all moved into place, the weights last. What else is in the folder stays, a model card
-    too unless `card` is given. Weights are saved in float32, tied ones once."""
+    too unless `card` is given. Weights are saved in float32, tied ones once. speaking: what generation_config.json
+    says beside the tokens."""
+    with written_aside(folder) as aside:
+        _write_folder(model, aside, tokenizer, card, speaking)
+        if not card and (folder / "README.md").exists():
+            (aside / "README.md").unlink()
+    for path in outdated(folder):
+        path.unlink()
+
+
+@contextmanager
+def written_aside(folder: Path) -> Iterator[Path]:
+    """A new folder to write into; at its end each file is moved into `folder`, weights last, so that none is ever half there."""
     folder = folder.resolve()
     aside = folder.with_name(f".{folder.name}-new")
     shutil.rmtree(aside, ignore_errors=True)
-    _write_folder(model, aside, tokenizer, card)
+    aside.mkdir(parents=True)
+    yield aside
     folder.mkdir(parents=True, exist_ok=True)
-    if not card and (folder / "README.md").exists():
-        (aside / "README.md").unlink()
-    for path in sorted(aside.iterdir(), key=lambda path: path.name == "model.safetensors"):
+    for path in sorted(aside.iterdir(), key=lambda path: path.suffix == ".safetensors"):
         os.replace(path, folder / path.name)
     aside.rmdir()
 
 
-def _write_folder(model: nn.Module, folder: Path, tokenizer: Tokenizer | None, card: str) -> None:
-    folder.mkdir(parents=True)
+def _write_folder(
+    model: nn.Module, folder: Path, tokenizer: Tokenizer | None, card: str, speaking: Mapping[str, Any] | None
+) -> None:
     config: ModelConfig = model.config  # type: ignore[assignment]
     family, strays = home(config)
     tensors = {name: p.detach().float().cpu().contiguous() for name, p in model.named_parameters()}
     if family:
         tensors = to_theirs(family.rows(config), tensors, family.order(config)) | family.computed(config)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    ids, speaks = to_speak(config)
+    ids, speaks = to_speak(config, tokenizer.target.vocab_size if tokenizer else None, speaking)
     _write(folder / "config.json", _config_json(config, family) | label_names(config) | ids)
     _write(folder / "generation_config.json", speaks)
     if tokenizer is not None:
@@ -84,6 +104,7 @@ def load(
     tokenizer = Tokenizer.load(folder) if foreign.present(folder) else None
     if tokenizer is not None:
         config = _agreed(folder, config, tokenizer)
+    _fits_in(config, config.positions == "learned" or family is not None, weights)
     model = skeleton(config)
     tensors = partial(weights.tensors, device=device, dtype=dtype, mapped=mapped)
     _put(model, _read(weights, config, family, model, tensors, views=mapped))
@@ -95,6 +116,7 @@ def _agreed(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> ModelCon
     if tokenizer.vocab_size > (config.vocab_size or tokenizer.vocab_size):
         sizes = f"the tokenizer knows {tokenizer.vocab_size} tokens, the model {config.vocab_size}"
         raise DataError(f"{folder}: {sizes}", "the tokenizer belongs to another model")
+    config = named(config, tokenizer.target.vocab_size)
     if config.family != "bert":
         return config
     ids = {name: getattr(tokenizer, name) for name in ("bos_id", "eos_id") if getattr(config, name) is None}
@@ -117,7 +139,8 @@ def _read(
     by_name: dict[str, Row] = {r.theirs: r for r in rows}
     tidied = {name: family.tidy(name, config) if family else name for name in weights.shapes}
     names = {name: tidy for name, tidy in tidied.items() if tidy is not None}
-    expected = shapes_of_theirs(rows, shapes) | {name: tuple(t.shape) for name, t in computed.items()}
+    stored = {name: tuple(t.shape) for name, t in computed.items() if name in names.values()}
+    expected = shapes_of_theirs(rows, shapes) | stored
     _compare(weights.where, expected, {tidy: weights.shapes[name] for name, tidy in names.items()})
     parameters: dict[str, Tensor] = {}
     for name, tensor in tensors(names):
@@ -173,37 +196,56 @@ def read_config(folder: Path, names: Collection[str] = ()) -> tuple[ModelConfig,
     theirs = read_json(path)
     refuse_remote_code(theirs, path)
     kind = str(theirs.get("model_type", ""))
-    if kind.startswith(OWN_PREFIX):
-        return from_dict(ModelConfig, theirs.get("pellucid", {}), str(path)), None
-    if kind not in FOREIGN:
+    if kind not in FOREIGN and not kind.startswith(OWN_PREFIX):
         known = [*FOREIGN, *(OWN_PREFIX + name for name in FAMILIES)]
         raise DataError(f"{path}: models of type {kind!r} cannot be read yet", did_you_mean(kind, known))
-    speaks = folder / "generation_config.json"
+    speaks = beside.read_json(folder / "generation_config.json")
+    check_types(theirs, path)
+    check_types(speaks, folder / "generation_config.json")
     try:
-        config = FOREIGN[kind].to_config(theirs, names)
-        ids = spoken(theirs, read_json(speaks) if speaks.is_file() else {}, config.family)
-        return dataclasses.replace(config, **ids), FOREIGN[kind]
+        if kind in FOREIGN:
+            config = FOREIGN[kind].to_config(theirs, names)
+            config = dataclasses.replace(config, **spoken(theirs, speaks, config.family))
+        else:
+            config = from_dict(ModelConfig, theirs.get("pellucid", {}), "config.json")
     except KeyError as error:
         raise DataError(f"{path}: field {error} is missing", "copy the model again") from None
     except (DataError, UserError) as error:
         raise DataError(f"{path}: {error.problem.removeprefix('config.json: ')}", error.remedy) from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise DataError(f"{path}: a field is not of its type ({error})", "copy the model again") from None
+    check_ids(config, f"{path} or generation_config.json" if speaks else path)
+    return config, FOREIGN.get(kind)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """An object in a JSON file of a model folder. Raises DataError naming the file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path.parent} is no model folder: it has no {path.name}", "give a run folder or a model folder"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is damaged: {str(error)[:200]}", "copy the model again") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is damaged: it holds no table of fields", "copy the model again")
-    return content
+    if not path.is_file():
+        problem = f"{path.parent} is no model folder: it has no {path.name}"
+        raise DataError(problem, "give a run folder or a model folder")
+    return beside.read_json(path)
+
+
+def _fits_in(config: ModelConfig, stored: bool, weights: Weights) -> None:
+    """Raises DataError where the config asks for more than the files hold, before anything of that size is made: each layer has eight
+    tensors or more, and each of these sizes is an axis of one. stored: whether positions are in the file, computed ones too."""
+    c, s = config, config.stack
+    n_layers, n_tensors = s.n_layers + (c.decoder_layers or 0), len(weights.places)
+    if 8 * n_layers > n_tensors:
+        asked, there = f"{n_layers:,} layers", f"{n_tensors:,} tensors"
+    else:
+        grid = (c.image_size // c.patch_size) ** 2 * s.d_model * stored
+        sizes = [grid, c.patch_size**2 * c.channels, c.n_labels] if c.family == "vit" else [c.vocab_size, c.n_segments]
+        sizes += [s.d_model, s.d_ff, s.n_heads * c.head_dim, c.decoder_vocab_size or 0, c.n_labels]
+        sizes += [c.max_length] * (c.positions == "learned" and c.family != "vit")
+        numbers = sum(math.prod(shape) for shape in weights.shapes.values())
+        if max(sizes) <= numbers:
+            return
+        asked, there = f"a size of {max(sizes):,}", f"{numbers:,} numbers"
+    raise DataError(
+        f"{weights.where} does not fit its config.json: that asks for {asked}, there are {there}",
+        "copy the model again",
+    )
 
 
 def _compare(path: Path, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:

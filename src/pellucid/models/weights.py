@@ -62,10 +62,6 @@ class Weights:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: place.shape for name, place in self.places.items()}
 
-    @property
-    def dtypes(self) -> dict[str, torch.dtype]:
-        return {name: place.dtype for name, place in self.places.items()}
-
     def tensors(
         self, names: Collection[str], device: str = "cpu", dtype: torch.dtype | None = None, mapped: bool = False
     ) -> Iterator[tuple[str, Tensor]]:
@@ -103,6 +99,18 @@ def open_weights(folder: Path) -> Weights:
             return _checked(Weights(folder / index, _indexed(folder / index, look)))
     remedy = "a model folder holds config.json and model.safetensors"
     raise DataError(f"{folder / 'model.safetensors'} does not exist", remedy)
+
+
+def open_file(path: Path) -> Weights:
+    """What one safetensors file holds; as `open_weights`."""
+    return _checked(Weights(path, _places(path)))
+
+
+def outdated(folder: Path) -> list[Path]:
+    """Files of another model's weights that lie beside a model.safetensors: an index with the files it names, and pickles."""
+    found = [folder / "model.safetensors.index.json", *sorted(folder.glob("pytorch_model*.bin*"))]
+    shards = [path for path in folder.glob("model-*.safetensors") if SHARD.fullmatch(path.name)]
+    return [path for path in (*found, *shards) if path.is_file()]
 
 
 def refuse_remote_code(config: Mapping[str, Any], where: Path | str) -> None:

@@ -1,5 +1,6 @@
 """The shape of a stack, in ten fields or fewer. Imports nothing heavy: the command line reads it before torch is there."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +34,11 @@ class Norm:
     kind: Literal["layer", "rms"] = "layer"
     eps: float = 1e-5
 
+    def __post_init__(self) -> None:
+        """UserError if epsilon is none."""
+        if not 0.0 < self.eps < math.inf:
+            raise UserError(f"norm.eps is {self.eps}", "it must be a number above 0")
+
 
 @dataclass(frozen=True)
 class Heads:
@@ -44,6 +50,11 @@ class Heads:
     bias: Literal["none", "inputs", "all"] | None = None
     norm: Literal["none", "rms"] = "none"
     score: Literal["scaled_dot", "dot"] = "scaled_dot"
+
+    def __post_init__(self) -> None:
+        """UserError if the width is none."""
+        if self.width is not None and self.width < 1:
+            raise UserError(f"heads.width is {self.width}", "it must be at least 1")
 
 
 @dataclass(frozen=True)

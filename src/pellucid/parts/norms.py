@@ -1,6 +1,7 @@
 """Norms: layer norm (Ba et al. 2016), RMS norm (Zhang & Sennrich 2019), batch norm over time that ignores padding."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.parts.config import Norm
@@ -19,6 +20,18 @@ NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 def make_norm(norm: Norm, width: int) -> nn.Module:
     """The norm a config names, over the last axis of size `width`."""
     return NORMS[norm.kind](width, eps=norm.eps)
+
+
+class HeadNorm(nn.Module):
+    """RMS norm of each head's queries or keys, in float32 whatever comes in: under autocast that is bf16 (Henry et al. 2020)."""
+
+    def __init__(self, head_dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(head_dim)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…,C] to the same."""
+        return F.rms_norm(x.float(), x.shape[-1:], self.weight.float(), self.eps).to(x.dtype)
 
 
 class BatchNormOverTime(nn.Module):

@@ -9,10 +9,10 @@ from torch import nn
 
 from pellucid.parts.attention import OPEN, Attention, Widths
 from pellucid.parts.cache import NO_CACHE, KeyValueCache, LayerCache
-from pellucid.parts.config import Heads, Norm, StackConfig
+from pellucid.parts.config import Heads, StackConfig
 from pellucid.parts.feedforward import make_feedforward
 from pellucid.parts.masks import Mask
-from pellucid.parts.norms import make_norm
+from pellucid.parts.norms import HeadNorm, make_norm
 from pellucid.parts.positions import Rotary
 from pellucid.parts.residual import Residual
 from pellucid.parts.scores import Dot, ScaledDot
@@ -31,7 +31,7 @@ def _attention(config: StackConfig, heads: Heads) -> Attention:
         Widths(c.d_model, c.d_model, c.d_model, heads.width),
         {None: c.bias, "none": False, "inputs": "inputs", "all": True}[heads.bias],  # type: ignore[arg-type]
         SCORES[heads.score](),
-        partial(make_norm, Norm("rms", c.norm.eps)) if heads.norm == "rms" else None,
+        partial(HeadNorm, eps=c.norm.eps) if heads.norm == "rms" else None,
         c.dropout.attention,
     )
 

@@ -4,7 +4,7 @@ Ours are cut to their middle square, resized (bicubic) and moved to [-1, 1] (see
 to the size instead, with another filter, and may take ImageNet's mean from it.
 """
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from pellucid.data.pictures import opened, read_image
 from pellucid.errors import DataError, UserError
 from pellucid.models.config import ModelConfig
 from pellucid.models.foreign_files import preprocessor
+from pellucid.text.beside import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,10 +93,11 @@ def read_pixels(folder: Path, config: ModelConfig) -> Pixels | None:
     if config.family != "vit" or not path.is_file():
         return None
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = read_json(path)
         return None if said == preprocessor(config) else _pixels(said, config)
     except DataError as error:
-        raise DataError(f"{path}: {error.problem}", error.remedy) from None
+        where = "" if str(path) in error.problem else f"{path}: "
+        raise DataError(where + error.problem, error.remedy) from None
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise DataError(f"{path} is damaged: {str(error)[:200]}", "copy the model again") from None
 
@@ -117,13 +119,19 @@ def _pixels(said: Mapping[str, Any], config: ModelConfig) -> Pixels:
         asked = f"size = {said.get('size')!r}, crop_size = {said.get('crop_size')!r}"
         raise DataError(f"{asked} do not give the {side} × {side} pixels that the model reads")
     normal = said.get("do_normalize", True)
+    scale = said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1.0
+    if type(scale) not in (int, float) or not 0 < scale < math.inf:
+        raise DataError(f"rescale_factor = {scale!r} is no number above 0")
+    mean, std = (_numbers(name, said.get(name, 0.5), config.channels) for name in ("image_mean", "image_std"))
+    if min(std) <= 0:
+        raise DataError(f"image_std = {said['image_std']!r} is not above 0: pixels are divided by it")
     return Pixels(
         size,
         said.get("resample", 2),
         crop,  # type: ignore[arg-type]
-        said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1.0,
-        _numbers(said.get("image_mean", 0.5), config.channels) if normal else (0.0,),
-        _numbers(said.get("image_std", 0.5), config.channels) if normal else (1.0,),
+        scale,
+        mean if normal else (0.0,),
+        std if normal else (1.0,),
     )
 
 
@@ -138,9 +146,11 @@ def _size(name: str, said: Any) -> tuple[int, int] | int:
     raise DataError(f"{name} = {said!r} is not supported, only a height and width, or the shortest_edge of size")
 
 
-def _numbers(said: Any, channels: int) -> tuple[float, ...]:
+def _numbers(name: str, said: Any, channels: int) -> tuple[float, ...]:
     """One for all channels, or one for each."""
     found = tuple(map(float, said)) if isinstance(said, list) else (float(said),)
     if len(found) not in (1, channels):
-        raise DataError(f"image_mean or image_std has {len(found)} numbers, the model {channels} channels")
+        raise DataError(f"{name} has {len(found)} numbers, the model {channels} channels")
+    if not all(map(math.isfinite, found)):
+        raise DataError(f"{name} = {said!r} are not all numbers")
     return found

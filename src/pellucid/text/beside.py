@@ -32,7 +32,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is damaged: {error}", "copy the tokenizer again") from None
+        raise DataError(f"{file} is damaged: {error}", "copy the folder again") from None
     if not isinstance(content, dict):
         raise DataError(
             f"{file}: expected one JSON object, found a {type(content).__name__}", "copy the tokenizer again"

@@ -122,11 +122,6 @@ class Tokenizer:
         return around.ids[:place], around.ids[place + 1 :]
 
     @property
-    def begins_with_bos(self) -> bool:
-        """Whether its file asks for <bos> before a text, as Llama's does."""
-        return self.bos_id is not None and self.edges[0][:1] == [self.bos_id]
-
-    @property
     def prompt_edges(self) -> tuple[list[int], list[int]]:
         """What a decoder is given before a prompt, and behind it to ask for an answer."""
         return self.edges[0], [] if self.answer_id is None else [self.answer_id]

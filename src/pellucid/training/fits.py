@@ -1,6 +1,5 @@
 """What a recipe becomes: tokenizer, model, task and data; everything the loop needs but the machine. Whatever is wrong is said here."""
 
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from pellucid.data.prepare import texts_for_tokenizer
 from pellucid.errors import DataError, UserError
 from pellucid.models import hub
+from pellucid.models.adapters import hash_of
 from pellucid.models.build import build
 from pellucid.models.config import ModelConfig
 from pellucid.progress import counted
@@ -69,7 +69,7 @@ def prepare(recipe: Recipe, folder: Path | None) -> Fit:
         model, note = finetuning.begin(config, recipe.seed, theirs, tensors, recipe.lora)
         notes.append(f"begins with {recipe.init}: {note}")
     notes.append(finetuning.freeze(model, recipe.training.freeze))
-    return Fit(tokenizer, model, task, data, [note for note in notes if note], _hash(tensors), parts)
+    return Fit(tokenizer, model, task, data, [note for note in notes if note], hash_of(tensors), parts)
 
 
 def _own(folder: Path | None) -> ModelConfig | None:
@@ -91,13 +91,6 @@ def begin_with(recipe: Recipe) -> tuple[ModelConfig, Tokenizer | None, dict[str,
         )
     config = replace(theirs, stack=replace(theirs.stack, dropout=recipe.model.stack.dropout))
     return config, tokenizer, {name: p.detach() for name, p in model.named_parameters()}
-
-
-def _hash(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(name.encode() + tensor.float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest() if tensors else ""
 
 
 def _tokenizer(recipe: Recipe, kind: Kind, folder: Path | None, given: Tokenizer | None) -> Tokenizer:

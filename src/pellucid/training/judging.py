@@ -19,7 +19,9 @@ from pellucid.training.recipe import Recipe
 
 
 def task_of(config: ModelConfig, tokenizer: Tokenizer | None) -> str:
-    """The task a model is made for, told by what it is."""
+    """The task a model is made for, told by what it is. Raises UserError for one that answers nothing."""
+    if config.head in ("vector", "states"):
+        raise UserError(f"this model was made for {config.head}: there is nothing to ask it", "see `pellucid embed`")
     asks = tokenizer is not None and tokenizer.answer_id is not None
     bert = {"labels": "classify", "tags": "tag"}.get(config.head, "masked-language-model")
     gpt = "instruct" if asks else "language-model"

@@ -41,15 +41,17 @@ def open_model(
 
 def _adapted(folder: Path, dtype: torch.dtype | None, device: str) -> tuple[nn.Module, Tokenizer | None]:
     """The model that an adapter belongs to, with the adapter in its weights."""
-    base = adapters.base_of(folder)
+    adapter = adapters.read(folder)
+    base = adapters.base_of(adapter)
     model, tokenizer = open_model(base)
+    adapters.refuse_changed(adapter.own.get("begun", ""), model, base)
     theirs: ModelConfig = model.config  # type: ignore[assignment]
-    config, new = adapters.config_of(folder, theirs), tuple[str, ...]()
+    config, new = adapters.config_of(adapter, lambda: theirs), tuple[str, ...]()
     if config != theirs:
         tensors = dict(model.named_parameters())
         model = build(config)
         new = take_over(model, tensors, theirs).new
-    adapters.put_on(model, folder, base, new)
+    adapters.put_on(model, adapter, base, new)
     return merge(model).to(device=device, dtype=dtype).eval(), _tokenizer(folder) or tokenizer
 
 
@@ -63,6 +65,7 @@ def _under_way(folder: Path) -> nn.Module:
     if not recipe.lora.rank:
         return storage.assemble(config, tensors, str(newest))
     base, _ = open_model(hub.find(recipe.init))
+    adapters.refuse_changed(storage.read_json(folder / "run.json").get("begun", ""), base, recipe.init)
     theirs: ModelConfig = base.config  # type: ignore[assignment]
     whole = from_dict(ModelConfig, config, str(newest))
     model, _ = begin(whole, recipe.seed, theirs, dict(base.named_parameters()), recipe.lora)

@@ -15,6 +15,7 @@ from torch import nn
 
 from pellucid.data.files import fingerprint
 from pellucid.errors import DataError, UserError
+from pellucid.generation.options import to_folder
 from pellucid.models import adapters, hub, storage
 from pellucid.models.build import count
 from pellucid.parts.lora import merge
@@ -128,10 +129,11 @@ def keep(model: nn.Module, recipe: Recipe, folder: Path, fit: Fit, judged: Mappi
     """What a run is for: the whole model with its card, or the updates that it has learnt as an adapter."""
     if recipe.lora.rank and not recipe.lora.merge:
         told = facts.told(recipe, fit, folder, judged)
-        adapters.save(model, folder / "model", recipe.init, fit.tokenizer, told)
+        adapters.save(model, folder / "model", recipe.init, fit.tokenizer, told, fit.begun)
         return
     whole = merge(model)
-    storage.save(whole, folder / "model", fit.tokenizer, facts.card(whole, recipe, fit, folder, judged))
+    speaks = to_folder(fit.config, recipe.generation, hub.find(recipe.init) if recipe.init else None)
+    storage.save(whole, folder / "model", fit.tokenizer, facts.card(whole, recipe, fit, folder, judged), speaks)
 
 
 def _record(recipe: Recipe, folder: Path, fit: Fit, model: nn.Module, name: str) -> dict[str, Any]:

@@ -7,9 +7,8 @@ is not taken over: how much a model is dropped out in training is the recipe's t
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from pellucid.errors import DataError
 from pellucid.models.config import ModelConfig
-from pellucid.models.pretrained.family import Family, Theirs
+from pellucid.models.pretrained.family import Family, Theirs, head_of
 from pellucid.models.pretrained.fields import (
     OTHER_DROPOUT,
     activation,
@@ -35,27 +34,13 @@ LABELLED = ("labels", "tags")
 # --- what they share -----------------------------------------------------------------------------------------------------
 
 
-def head_of(
-    theirs: Theirs, names: Collection[str], heads: Mapping[str, str], marks: Mapping[str, Sequence[str]]
-) -> str:
-    """The head of the class that config.json names; where the file does not have it, or no class is named, one that it has. heads: class ->
-    head; marks: head -> what stands in names of its tensors. Raises DataError naming a class that none of ours is."""
-    named = next(iter(theirs.get("architectures") or ()), None)
-    if named is not None and named not in heads:
-        raise DataError(f"config.json: architectures = [{named!r}] is not supported, only {', '.join(heads)}")
-    there = [head for head, parts in marks.items() if all(any(part in name for name in names) for part in parts)]
-    if named is not None and (not names or heads[named] in there):
-        return heads[named]
-    return there[0] if there else "states"
-
-
 def _honour(theirs: Theirs, head: str, honoured: Collection[str], only: Mapping[str, Any]) -> None:
     """An embedding and a head that are not tied matter where there is a head of words."""
     tied = {"tie_word_embeddings": True} if head == "words" else {"tie_word_embeddings": (True, False)}
     honour(theirs, {*honoured, OTHER_DROPOUT, "num_labels", "_num_labels"}, {**only, **tied})
 
 
-def _body(c: ModelConfig, base: str, layer: str, tables: Mapping[str, str], parts: Mapping[str, str]) -> list[Row]:
+def body(c: ModelConfig, base: str, layer: str, tables: Mapping[str, str], parts: Mapping[str, str]) -> list[Row]:
     """The table of names up to the head. tables, parts: their names, of embeddings and in a layer -> ours."""
     embeddings = [
         row(f"{base}embeddings.{name}_embeddings.weight", f"embed.{of}.weight") for name, of in tables.items()
@@ -96,7 +81,11 @@ MARKS = {
 
 def to_config(theirs: Theirs, names: Collection[str]) -> ModelConfig:
     """config.json as a ModelConfig. Raises DataError naming a field that cannot be honoured."""
-    head = head_of(theirs, names, HEADS, MARKS)
+    return config_of(theirs, head_of(theirs, names, HEADS, MARKS))
+
+
+def config_of(theirs: Theirs, head: str) -> ModelConfig:
+    """As `to_config`, for a head that is known."""
     _honour(theirs, head, HONOURED, ONLY)
     stack = StackConfig(
         d_model=theirs["hidden_size"],
@@ -163,7 +152,7 @@ def rows(c: ModelConfig) -> list[Row]:
         "vector": both("pooler.dense", "head.dense"),
         "states": [],
     }
-    return _body(c, base, base + "encoder.layer.{i}.", TABLES, LAYER) + head[c.head]
+    return body(c, base, base + "encoder.layer.{i}.", TABLES, LAYER) + head[c.head]
 
 
 def tidy(name: str, c: ModelConfig) -> str | None:
@@ -276,7 +265,7 @@ def distil_rows(c: ModelConfig) -> list[Row]:
         "tags": both("classifier", "head.classifier"),
         "states": [],
     }
-    return _body(c, base, base + "transformer.layer.{i}.", DISTIL_TABLES, DISTIL_LAYER) + head[c.head]
+    return body(c, base, base + "transformer.layer.{i}.", DISTIL_TABLES, DISTIL_LAYER) + head[c.head]
 
 
 def distil_tidy(name: str, c: ModelConfig) -> str | None:

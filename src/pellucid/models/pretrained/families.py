@@ -7,12 +7,16 @@ from pellucid.models.pretrained.family import Family
 from pellucid.models.pretrained.gpt2 import GPT2
 from pellucid.models.pretrained.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from pellucid.models.pretrained.marian import MARIAN
+from pellucid.models.pretrained.pegasus import PEGASUS
+from pellucid.models.pretrained.roberta_prelayernorm import ROBERTA_PRELAYERNORM
 from pellucid.models.pretrained.t5 import T5
 from pellucid.models.pretrained.vit import VIT, VIT_MAE
 
+SIDES = (MARIAN, PEGASUS, BART, T5)
+ENCODERS = (DISTILBERT, BERT, ROBERTA_PRELAYERNORM)
+
 FOREIGN: dict[str, Family] = {
-    family.model_type: family
-    for family in (LLAMA, MISTRAL, QWEN2, QWEN3, GPT2, MARIAN, BART, T5, DISTILBERT, BERT, VIT_MAE, VIT)
+    family.model_type: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3, GPT2, *SIDES, *ENCODERS, VIT_MAE, VIT)
 }
 
 

@@ -1,12 +1,13 @@
 """What a foreign family is: a config mapping, a table of names, and the settings of ours that it has."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from pellucid.errors import DataError
 from pellucid.models.config import ModelConfig
 from pellucid.models.pretrained.mapping import Row
 
@@ -86,3 +87,17 @@ DEFAULTS = settings(ModelConfig())
 
 def _said(fits: Any) -> str:
     return " or ".join(map(repr, fits)) if isinstance(fits, tuple) and fits else repr(fits)
+
+
+def head_of(
+    theirs: Theirs, names: Collection[str], heads: Mapping[str, str], marks: Mapping[str, Sequence[str]]
+) -> str:
+    """The head of the class that config.json names; where the file does not have it, or no class is named, one that it has. heads: class ->
+    head; marks: head -> what stands in names of its tensors. Raises DataError naming a class that none of ours is."""
+    named = next(iter(theirs.get("architectures") or ()), None)
+    if named is not None and named not in heads:
+        raise DataError(f"config.json: architectures = [{named!r}] is not supported, only {', '.join(heads)}")
+    there = [head for head, parts in marks.items() if all(any(part in name for name in names) for part in parts)]
+    if named is not None and (not names or heads[named] in there):
+        return heads[named]
+    return there[0] if there else "states"

@@ -12,7 +12,7 @@ from typing import Any
 from pellucid.errors import DataError
 from pellucid.models.config import ModelConfig
 from pellucid.models.pretrained.family import Family, Theirs
-from pellucid.models.pretrained.fields import OTHER_DROPOUT, honour, other_dropout
+from pellucid.models.pretrained.fields import OTHER_DROPOUT, check_types, honour, other_dropout
 from pellucid.models.pretrained.mapping import Row, both, per_layer, row
 from pellucid.parts.config import Dropout, Heads, Norm, StackConfig
 from pellucid.parts.positions import Rotary
@@ -94,7 +94,9 @@ def _rope(theirs: Theirs, head_dim: int) -> tuple[float, dict[str, Any] | None]:
     said = {name: value for name, value in said.items() if value is not None}
     old = said.pop("type", "default")
     kind = said.pop("rope_type", old)
-    base = float(said.pop("rope_theta", None) or theirs.get("rope_theta") or 10000.0)
+    base = said.pop("rope_theta", theirs.get("rope_theta", 10000.0))
+    check_types({"rope_theta": base})
+    base = float(base)
     if kind in SCALED_FROM:
         said.setdefault("original_max_position_embeddings", theirs["max_position_embeddings"])
     Rotary(head_dim, base, {"rope_type": kind, **said})
@@ -223,15 +225,15 @@ def _window(theirs: Theirs) -> int | None:
     n_layers = theirs["num_hidden_layers"]
     window = theirs["sliding_window"] if theirs.get("use_sliding_window") else None
     full = n_layers if window is None else min(n_layers, theirs["max_window_layers"])
-    kinds = theirs.get("layer_types") or ["full_attention"] * full + ["sliding_attention"] * (n_layers - full)
-    if set(kinds) == {"full_attention"}:
+    usual = ["full_attention"] * (full > 0) + ["sliding_attention"] * (full < n_layers)
+    kinds = sorted(set(theirs.get("layer_types") or usual))
+    if kinds == ["full_attention"]:
         return None
-    if set(kinds) == {"sliding_attention"} and window is not None:
+    if kinds == ["sliding_attention"] and window is not None:
         return window
     asked = f"use_sliding_window = {theirs.get('use_sliding_window')}, sliding_window = {window}"
-    kinds = ", ".join(sorted(set(kinds)))
     raise DataError(
-        f"config.json: layer_types of {kinds} with {asked} are not supported",
+        f"config.json: layer_types of {', '.join(kinds)} with {asked} are not supported",
         "all layers must see everything, or all have the same window",
     )
 

@@ -22,7 +22,11 @@ class Form:
 SAME = Form(lambda t: t, lambda t: t)
 TRANSPOSED = Form(lambda t: t.T, lambda t: t.T)  # a product written x·W: [in, out]
 IN_ONE_ROW = Form(lambda t: t.squeeze(0), lambda t: t.unsqueeze(0))  # [1, …]
-BEHIND_TWO = Form(lambda t: t[2:], lambda t: F.pad(t, (0, 0, 2, 0)))  # a table that starts at its third row
+
+
+def behind(n: int) -> Form:
+    """A table that begins behind n rows that are not used."""
+    return Form(lambda t: t[n:], lambda t: F.pad(t, (0, 0, n, 0)))
 
 
 @dataclass(frozen=True)

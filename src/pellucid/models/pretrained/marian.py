@@ -21,7 +21,7 @@ from pellucid.models.pretrained.fields import (
     start_misfits,
     unlike_residual,
 )
-from pellucid.models.pretrained.mapping import BEHIND_TWO, IN_ONE_ROW, Row, both, per_layer, row
+from pellucid.models.pretrained.mapping import IN_ONE_ROW, Row, behind, both, per_layer, row
 from pellucid.parts.config import Dropout, StackConfig
 
 SHARED = {
@@ -116,7 +116,7 @@ def rows(c: ModelConfig) -> list[Row]:
     for side, embed in (("encoder", "embed"), ("decoder", "embed_target")):
         parts += per_layer(_layer(side), n_layers[side])
         if c.positions == "learned":
-            parts.append(row(f"model.{side}.embed_positions.weight", f"{embed}.positions.weight", form=BEHIND_TWO))
+            parts.append(row(f"model.{side}.embed_positions.weight", f"{embed}.positions.weight", form=behind(2)))
         if c.embedding_norm:
             parts += both(f"model.{side}.layernorm_embedding", f"{embed}.norm")
     tables = [row(f"{table}.weight", f"{ours}.tokens.weight") for table, ours in _tables(c).items()]

@@ -5,7 +5,7 @@ add up, and each keeps its scale. Where a model has no foreign family, the names
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,11 +97,12 @@ def _plain(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def to_peft(model: nn.Module, names: Names) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What adapter_config.json says of a model's updates and of what is trained whole, and the tensors of both, in float32."""
-    loras, updates = attached(model), {}
+    loras, updates, whole = attached(model), {}, _trained_whole(model, names)
     for r in names.rows:
-        if any(name.removesuffix(".weight") in loras for name in r.ours):
+        if r.theirs not in whole and any(name.removesuffix(".weight") in loras for name in r.ours):
             updates[r.theirs.removesuffix(".weight")] = _packed(model, r, names.order)
-    whole = _trained_whole(model, names)
+    if not updates:
+        raise UserError("an adapter cannot hold updates of what is trained whole alone", "lora.merge = true")
     modules = {r.theirs.rpartition(".")[0] for r in names.rows}
     rank, other_ranks = _pattern({path: update.rank for path, update in updates.items()})
     alpha, other_alphas = _pattern({path: update.scale * update.rank for path, update in updates.items()})
@@ -114,7 +115,7 @@ def to_peft(model: nn.Module, names: Names) -> tuple[dict[str, Any], dict[str, T
         "rank_pattern": other_ranks,
         "alpha_pattern": other_alphas,
         "target_modules": _shortest(updates, modules),
-        "modules_to_save": _modules(whole, names) or None,
+        "modules_to_save": _outermost(whole) or None,
         "fan_in_fan_out": any(r.form is TRANSPOSED for r in names.rows if r.theirs.removesuffix(".weight") in updates),
         "bias": "none",
         "inference_mode": True,
@@ -133,15 +134,17 @@ def _task_type(config: ModelConfig, whole: Collection[str]) -> str | None:
 
 
 def _tied(names: Names, whole: Collection[str]) -> str:
-    """The table of tokens, if it is trained whole and tied to the logits; "" else. Raises UserError where PEFT cannot tie."""
-    found = [
-        r.theirs for r in names.rows if r.theirs in whole and any(name.endswith("tokens.weight") for name in r.ours)
-    ]
-    if not (found and names.family and names.config.tied and names.config.head == "words"):
-        return ""
-    if names.config.family != "gpt":
+    """The table of tokens, if it is trained whole and tied; "" else. Raises UserError where PEFT cannot tie."""
+    found = [r.theirs for r in names.rows if r.theirs in whole and _is_tied(r, names)]
+    if found and names.config.family != "gpt":
         raise UserError("an adapter cannot hold a tied table of tokens that has grown", "lora.merge = true")
-    return found[0]
+    return found[0] if found else ""
+
+
+def _is_tied(r: Row, names: Names) -> bool:
+    """Whether several of their modules share what a row holds: a table of tokens that makes logits too, or of two stacks."""
+    c, table = names.config, any(name.endswith("tokens.weight") for name in r.ours)
+    return bool(names.family and table and (c.family == "seq2seq" or (c.tied and c.head == "words")))
 
 
 def _packed(model: nn.Module, r: Row, order: Tensor | None) -> Update:
@@ -174,24 +177,33 @@ def _ordered(name: str, a: Tensor, b: Tensor, order: Tensor | None) -> tuple[Ten
 
 
 def _trained_whole(model: nn.Module, names: Names) -> dict[str, Tensor]:
-    """What is trained but is no update, under their names. Raises UserError for what has no name there."""
+    """What is trained but is no update, under their names, and what PEFT takes for it: it goes by the ends of names, and a module is whole
+    or not ("classifier" is "pre_classifier" too). Raises UserError for what has no name there."""
     plain = _plain(model)
     trained = {name for name, parameter in plain.items() if parameter.requires_grad}
     rows = [r for r in names.rows if trained & set(r.ours)]
     nameless = trained - {name for r in rows for name in r.ours}
     if nameless:
         raise UserError(f"an adapter cannot hold {min(nameless)}", "keep the whole model: lora.merge = true")
-    return to_theirs(rows, {name: plain[name].detach().cpu() for r in rows for name in r.ours}, names.order)
+    ends = tuple(_outermost(r.theirs for r in rows))
+    rows = [r for r in names.rows if any(path.endswith(ends) for path in _paths(r.theirs))]
+    ours = {name: plain[name].detach().cpu() for r in rows for name in r.ours}
+    for name, lora in ((f"{path}.weight", lora) for path, lora in attached(model).items()):
+        if name in ours:
+            ours[name] = ours[name] + lora.scale * (lora.b.weight @ lora.a.weight).detach().cpu()
+    return to_theirs(rows, ours, names.order)
 
 
-def _modules(whole: Collection[str], names: Names) -> list[str]:
-    """The outermost modules that hold these tensors and nothing else. Raises UserError where there are none."""
-    paths = {name.rpartition(".")[0] for name in whole}
-    outermost = {path for path in paths if not any(path.startswith(f"{other}.") for other in paths)}
-    for r in names.rows:
-        if r.theirs not in whole and r.theirs.startswith(tuple(f"{path}." for path in outermost)):
-            raise UserError(f"an adapter cannot hold a part of what {r.theirs} is in", "lora.merge = true")
-    return sorted(outermost)
+def _paths(tensor: str) -> list[str]:
+    """The modules that a tensor is in, the outermost first."""
+    words = tensor.split(".")
+    return [".".join(words[:n]) for n in range(1, len(words))]
+
+
+def _outermost(tensors: Iterable[str]) -> list[str]:
+    """The modules of these tensors, but for those inside of another."""
+    paths = {name.rpartition(".")[0] for name in tensors}
+    return sorted(path for path in paths if not any(path.startswith(f"{other}.") for other in paths))
 
 
 def _shortest(chosen: Collection[str], among: Collection[str]) -> list[str]:
@@ -250,3 +262,14 @@ def put_whole(model: nn.Module, r: Row, tensor: Tensor, names: Names, shapes: Sh
         if own[name].shape != ours.shape:
             raise DataError(f"{path}: {name} has shape {list(ours.shape)}, the model's {list(own[name].shape)}")
         own[name].copy_(ours)
+
+
+def refuse_untied(copies: Mapping[str, Tensor], names: Names, path: Path) -> None:
+    """Raises DataError where what was trained whole, by its names in the file `path`, is tied in the model: PEFT trains each place by
+    itself, so one of ours holds it only if the table and the head of a decoder are there, and equal."""
+    (name, first), *others = copies.items()
+    r = names.row_of(name)
+    apart = any(not torch.equal(first, other) for _, other in others)
+    if apart or (r is not None and _is_tied(r, names) and (names.config.family != "gpt" or not others)):
+        what = f"{' and '.join(copies)} {'are' if others else 'is'} trained apart from what the model ties to it"
+        raise DataError(f"{path}: {what}", "merge it with peft (merge_and_unload), and save the whole model")

@@ -4,12 +4,16 @@ heads of any width, no biases (Raffel et al. 2020); gated and untied from v1.1 o
 A tied head reads states times 1/√d_model, one of its own reads them as they are. `transformers` keeps that apart by tie_word_embeddings
 = false, which says no more than "do not scale": whether the head is the table again is seen in the file. Where it writes a config.json
 itself, scale_decoder_outputs says it.
+
+Relative positions know no end: `transformers` reads texts of any length, and n_positions of the first files, the length of the texts that
+were trained on, is read by nobody. So is it here: a T5 from there has the max_length `ANY_LENGTH`, and one that was made here with another
+says so in a field of ours.
 """
 
 from collections.abc import Collection
 from typing import Any
 
-from pellucid.models.config import ModelConfig
+from pellucid.models.config import ANY_LENGTH, ModelConfig
 from pellucid.models.pretrained.family import Family, Theirs
 from pellucid.models.pretrained.fields import OTHER_DROPOUT, honour, start_misfits, unlike_residual
 from pellucid.models.pretrained.mapping import Row, per_layer, row
@@ -17,10 +21,10 @@ from pellucid.parts.config import Dropout, Heads, Norm, StackConfig
 
 HONOURED = {
     "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "relative_attention_num_buckets",
-    "relative_attention_max_distance", "dropout_rate", "layer_norm_epsilon", "tie_word_embeddings", "scale_decoder_outputs", "n_positions",
-    OTHER_DROPOUT,
+    "relative_attention_max_distance", "dropout_rate", "layer_norm_epsilon", "tie_word_embeddings", "scale_decoder_outputs", OTHER_DROPOUT,
 }  # fmt: skip
-WITHOUT_EFFECT = {"initializer_factor", "classifier_dropout", "num_labels"}
+WITHOUT_EFFECT = {"initializer_factor", "classifier_dropout", "num_labels", "n_positions"}
+LENGTH = "pellucid_max_length"
 FEED_FORWARDS = {  # "gelu_new" is the approximation by tanh, and "gated-gelu" has it too
     "relu": "relu",
     "gelu": "gelu",
@@ -37,18 +41,16 @@ SAID_FIRST = {ours: theirs for theirs, ours in reversed(FEED_FORWARDS.items())}
 def to_config(theirs: Theirs, names: Collection[str]) -> ModelConfig:
     """config.json as a ModelConfig. Raises DataError naming a field that cannot be honoured."""
     kind = theirs.get("feed_forward_proj", "relu")
+    gated, act = kind.startswith("gated-"), kind.removeprefix("gated-")
     says_again = {
         "hidden_size": theirs["d_model"],
         "num_hidden_layers": theirs["num_layers"],
         "head_dim": theirs["d_kv"],
     }
-    says_again |= {"num_attention_heads": theirs["num_heads"], "is_gated_act": kind.startswith("gated")}
-    says_again |= {
-        "dense_act_fn": (kind.removeprefix("gated-"), "gelu_new")
-        if kind == "gated-gelu"
-        else kind.removeprefix("gated-")
-    }
-    honour(theirs, HONOURED | WITHOUT_EFFECT, says_again | {"feed_forward_proj": tuple(FEED_FORWARDS)})
+    says_again |= {"num_attention_heads": theirs["num_heads"], "is_gated_act": gated, "is_encoder_decoder": True}
+    says_again |= {"dense_act_fn": ("gelu_new", "gelu") if kind == "gated-gelu" else act}
+    honour(theirs, {*HONOURED, *WITHOUT_EFFECT, LENGTH}, says_again | {"feed_forward_proj": tuple(FEED_FORWARDS)})
+    exact = kind == "gated-gelu" and theirs.get("dense_act_fn") == "gelu"  # the one that feed_forward_proj cannot say
     d_model, n_heads, n_layers = theirs["d_model"], theirs["num_heads"], theirs["num_layers"]
     rates = dict.fromkeys(("embedding", "attention", "hidden", "residual"), theirs.get("dropout_rate", 0.1))
     stack = StackConfig(
@@ -56,7 +58,7 @@ def to_config(theirs: Theirs, names: Collection[str]) -> ModelConfig:
         n_layers=n_layers,
         n_heads=n_heads,
         d_ff=theirs["d_ff"],
-        feedforward=FEED_FORWARDS[kind],  # type: ignore[arg-type]
+        feedforward="geglu" if exact else FEED_FORWARDS[kind],  # type: ignore[arg-type]
         norm=Norm("rms", theirs.get("layer_norm_epsilon", 1e-6)),
         bias=False,
         dropout=Dropout(**{**rates, **theirs.get(OTHER_DROPOUT, {})}),
@@ -68,7 +70,7 @@ def to_config(theirs: Theirs, names: Collection[str]) -> ModelConfig:
         "seq2seq",
         stack,
         theirs["vocab_size"],
-        theirs.get("n_positions") or 512,
+        theirs.get(LENGTH, ANY_LENGTH),
         "t5",
         Heads(None if theirs["d_kv"] * n_heads == d_model else theirs["d_kv"], score="dot"),
         tied=scaled or not own_head,
@@ -82,7 +84,9 @@ def to_config(theirs: Theirs, names: Collection[str]) -> ModelConfig:
 def from_config(c: ModelConfig) -> dict[str, Any]:
     """A ModelConfig as config.json."""
     s = c.stack
-    unscaled = {"scale_decoder_outputs": False} if c.tied and c.head_scale == 1.0 else {}
+    more: dict[str, Any] = {"scale_decoder_outputs": False} if c.tied and c.head_scale == 1.0 else {}
+    more |= {"dense_act_fn": "gelu", "is_gated_act": True} if s.feedforward == "geglu" else {}
+    more |= {LENGTH: c.max_length} if c.max_length != ANY_LENGTH else {}
     return (
         {
             "d_model": s.d_model,
@@ -91,16 +95,15 @@ def from_config(c: ModelConfig) -> dict[str, Any]:
             "num_layers": s.n_layers,
             "num_decoder_layers": s.n_layers if c.decoder_layers is None else c.decoder_layers,
             "num_heads": s.n_heads,
-            "feed_forward_proj": SAID_FIRST[s.feedforward],
+            "feed_forward_proj": SAID_FIRST.get(s.feedforward, "gated-gelu"),
             "relative_attention_num_buckets": c.relative_buckets,
             "relative_attention_max_distance": c.relative_distance,
-            "n_positions": c.max_length,
             "dropout_rate": s.dropout.residual,
             "layer_norm_epsilon": s.norm.eps,
             "tie_word_embeddings": c.tied,
             "is_encoder_decoder": True,
         }
-        | unscaled
+        | more
         | unlike_residual(c, ["embedding", "attention", "hidden"])
     )
 
@@ -155,7 +158,7 @@ T5 = Family(
         "positions": "t5",
         "stack.norm.kind": "rms",
         "stack.bias": False,
-        "stack.feedforward": tuple(SAID_FIRST),
+        "stack.feedforward": (*SAID_FIRST, "geglu"),
         "heads.score": "dot",
     },
     free=("heads.width", "tied", "head_scale", "relative_buckets", "relative_distance", "decoder_layers"),

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from pellucid.errors import DataError
 from pellucid.models.config import ModelConfig
-from pellucid.models.pretrained.bert import head_of
-from pellucid.models.pretrained.family import Family, Theirs
+from pellucid.models.pretrained.family import Family, Theirs, head_of
 from pellucid.models.pretrained.fields import (
     OTHER_DROPOUT,
     activation,
     activation_said,
     honour,
+    is_size,
     labels_of,
     labels_said,
     one_dropout,
@@ -58,9 +58,9 @@ def _config(theirs: Theirs, positions: Any, **said: Any) -> ModelConfig:
 def _square(theirs: Theirs, name: str) -> int:
     """A side. Raises DataError where height and width differ."""
     sides = theirs[name] if isinstance(theirs[name], list) else [theirs[name]] * 2
-    if len(sides) != 2 or sides[0] != sides[1]:
+    if len(sides) != 2 or sides[0] != sides[1] or not is_size(sides[0]):
         raise DataError(f"config.json: {name} = {theirs[name]!r} is not supported, only squares")
-    return int(sides[0])
+    return sides[0]
 
 
 def _fields(c: ModelConfig) -> dict[str, Any]:
@@ -159,10 +159,9 @@ def to_config(theirs: Theirs, names: Collection[str]) -> ModelConfig:
     head = head_of(theirs, names, HEADS, MARKS)
     only: dict[str, Any] = ONLY | {POSITIONS: "sinusoidal2d"}
     if head == "vector":
-        only |= {"pooler_act": ("tanh", "relu"), "pooler_output_size": theirs["hidden_size"]}
+        only |= {"pooler_act": ("tanh", "relu"), "pooler_output_size": (None, theirs["hidden_size"])}
     honour(theirs, HONOURED if head == "vector" else {*HONOURED, "pooler_act", "pooler_output_size"}, only)
-    said: dict[str, Any] = {"head": "vector"} if head == "vector" else {}
-    said |= labels_of(theirs, regresses=True) if head == "labels" else {}
+    said: dict[str, Any] = {"head": head} | (labels_of(theirs, regresses=True) if head == "labels" else {})
     pooler = theirs.get("pooler_act")
     return _config(theirs, theirs.get(POSITIONS) or "learned", pooler="relu" if pooler == "relu" else "tanh", **said)
 
@@ -179,7 +178,7 @@ VIT = Family(
         "family": "vit",
         "positions": ("learned", "sinusoidal2d"),
         "stack.feedforward": FEEDFORWARDS,
-        "head": ("words", "vector"),
+        "head": ("labels", "vector", "states", "words"),  # "words", which it has none of: as its labels say
         "pooler": ("tanh", "relu"),
     },
     free=("image_size", "patch_size", "channels"),
@@ -204,12 +203,18 @@ def mae_config(theirs: Theirs, names: Collection[str]) -> ModelConfig:
     """config.json as a ModelConfig: of the encoder, which sees every patch; what is masked, and the decoder, are pre-training's."""
     head_of(theirs, names, MAE_HEADS, {"states": []})
     honour(theirs, HONOURED | MAE_HONOURED, ONLY)
-    return _config(theirs, "sinusoidal2d")
+    return _config(theirs, "sinusoidal2d", head="states")
 
 
 VIT_MAE = Family(
     model_type="vit_mae",
-    standard={"family": "vit", "positions": "sinusoidal2d", "stack.feedforward": FEEDFORWARDS, "n_labels": 0},
+    standard={
+        "family": "vit",
+        "positions": "sinusoidal2d",
+        "stack.feedforward": FEEDFORWARDS,
+        "head": ("states", "words"),
+        "n_labels": 0,
+    },
     free=("image_size", "patch_size", "channels"),
     to_config=mae_config,
     from_config=lambda c: _fields(c) | {"mask_ratio": 0.0},  # nothing is masked: it is an encoder
