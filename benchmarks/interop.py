@@ -83,12 +83,14 @@ CASES = {
     "BERT, labels": Case("BertForSequenceClassification", BERT | {"num_labels": 3}),
     "BERT, tags": Case("BertForTokenClassification", BERT | {"num_labels": 5}),
     "BERT, vector": Case("BertModel", BERT),
+    "RoBERTa-PreLayerNorm (BERT, norms first)": Case("RobertaPreLayerNormForMaskedLM", BERT | {"pad_token_id": 0}),
     "DistilBERT": Case(
         "DistilBertForMaskedLM",
         {"dim": D, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": FF, "vocab_size": VOCABULARY},
     ),
     "ViT": Case("ViTForImageClassification", PICTURES | {"num_labels": 10}),
     "Marian": Case("MarianMTModel", SIDES | IDS | {"activation_function": "relu", "scale_embedding": True}),
+    "Pegasus (Marian, norms first)": Case("PegasusForConditionalGeneration", SIDES | IDS | {"scale_embedding": True}),
     "BART": Case("BartForConditionalGeneration", SIDES | IDS),
     "T5": Case("T5ForConditionalGeneration", T5),
     "T5 1.1": Case(
