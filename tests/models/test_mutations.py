@@ -41,6 +41,8 @@ KINDS: dict[str, dict[str, Any]] = {  # a class of theirs -> fields of its confi
     "ViTForImageClassification": BODY | {"image_size": 8, "patch_size": 4, "num_labels": 3},
     "ViTModel": BODY | {"image_size": 8, "patch_size": 4},
     "MarianMTModel": SIDE | {"eos_token_id": 2},
+    "PegasusForConditionalGeneration": SIDE | {"eos_token_id": 2},
+    "RobertaPreLayerNormForMaskedLM": TEXT,
     "BartForConditionalGeneration": SIDE,
     "T5ForConditionalGeneration": T5,
     "T5ForConditionalGeneration gated": T5 | {"feed_forward_proj": "gated-gelu"},
@@ -101,7 +103,7 @@ def theirs_of(kind: Any, folder: Path) -> Any:
         model, told = kind.from_pretrained(folder, output_loading_info=True)
         if any(told[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys")):
             return None
-        both = kind.__name__.startswith(("Marian", "Bart", "T5"))
+        both = kind.__name__.startswith(("Marian", "Pegasus", "Bart", "T5"))
         out = model.eval()(**given(model.main_input_name, both), return_dict=True)
     except Exception:  # noqa: BLE001
         return None

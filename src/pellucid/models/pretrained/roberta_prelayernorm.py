@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from pellucid.errors import DataError
 from pellucid.models.config import ModelConfig
 from pellucid.models.pretrained import bert
 from pellucid.models.pretrained.family import Family, Theirs, head_of
@@ -26,6 +27,7 @@ MARKS = {
     "tags": ["classifier."],
     "vector": ["pooler."],
 }
+WORDS = "its head of words has gelu whatever is said"
 LAYER = {
     **{f"attention.self.{name}": f"attention.branch.{name}" for name in ("query", "key", "value")},
     "attention.output.dense": "attention.branch.out",
@@ -44,7 +46,10 @@ def _unused(pad_id: int | None) -> int:
 def to_config(theirs: Theirs, names: Collection[str]) -> ModelConfig:
     """config.json as a ModelConfig. Raises DataError naming a field that cannot be honoured."""
     length = theirs.get("max_position_embeddings", 512) - _unused(theirs.get("pad_token_id", 1))
-    c = bert.config_of({**theirs, "max_position_embeddings": length}, head_of(theirs, names, HEADS, MARKS))
+    head = head_of(theirs, names, HEADS, MARKS)
+    c = bert.config_of({**theirs, "max_position_embeddings": length}, head)
+    if head == "words" and c.stack.feedforward != "gelu":
+        raise DataError(f"config.json: hidden_act = {theirs['hidden_act']!r} is not supported, only gelu: {WORDS}")
     return replace(c, stack=replace(c.stack, residual="pre"))
 
 
@@ -87,17 +92,22 @@ def tidy(name: str, c: ModelConfig) -> str | None:
     return bare if own else _base(c) + bare
 
 
+def misfits(c: ModelConfig) -> list[str]:
+    """What goes together there, and not here."""
+    found = ["pad_id = None (roberta-prelayernorm counts places from it)"] * (c.pad_id is None)
+    found += [f"n_segments = {c.n_segments} (roberta-prelayernorm has one or more)"] * (c.n_segments < 1)
+    said = f"stack.feedforward = {c.stack.feedforward!r} ({WORDS})"
+    return found + [said] * (c.head == "words" and c.stack.feedforward != "gelu")
+
+
 ROBERTA_PRELAYERNORM = Family(
     model_type="roberta-prelayernorm",
-    standard=bert.STANDARD | {"stack.residual": "pre", "stack.feedforward": "gelu", "head": (*MARKS, "states")},
+    standard=bert.STANDARD | {"stack.residual": "pre", "head": (*MARKS, "states")},
     free=("n_segments",),
     to_config=to_config,
     from_config=from_config,
     architecture=lambda c: next((name for name, head in HEADS.items() if head == c.head), "RobertaPreLayerNormModel"),
     rows=rows,
     tidy=tidy,
-    misfits=lambda c: (
-        ["pad_id = None (places are counted from it)"] * (c.pad_id is None)
-        + [f"n_segments = {c.n_segments} (roberta-prelayernorm has one or more)"] * (c.n_segments < 1)
-    ),
+    misfits=misfits,
 )
