@@ -486,3 +486,16 @@ def test_the_page_on_adding_a_family_shows_the_code_as_it_is() -> None:
     assert len(blocks) >= 5
     for block in blocks:
         assert any(block in text for text in code), block
+
+
+@pytest.mark.reference
+def test_a_small_gpt2_with_its_class_defaults_opens(tmp_path: Path) -> None:
+    """Its config names token 50256 as the end whatever the vocabulary: nothing ends then."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    theirs = parity.shaken(GPT2LMHeadModel(GPT2Config(vocab_size=31, n_embd=8, n_layer=1, n_head=2, n_positions=16)))
+    ours = parity.loaded(theirs, tmp_path)
+    assert (ours.config.bos_id, ours.config.eos_id) == (None, None)
+    ids = parity.words(2, 9, 31)
+    parity.same(ours(ids), theirs(ids).logits)
+    assert parity.said(ours, ids.tolist(), max_new=5) == parity.said_by_theirs(theirs, ids, ids > 0, max_new=5)

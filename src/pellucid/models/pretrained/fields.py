@@ -196,10 +196,18 @@ def unlike_residual(c: ModelConfig, names: Collection[str]) -> dict[str, Any]:
     return {OTHER_DROPOUT: others} if others else {}
 
 
+GPT2_END = 50256
+EDGES = ("bos_token_id", "eos_token_id")
+
+
 def spoken(theirs: Mapping[str, Any], generation: Mapping[str, Any], family: str) -> dict[str, Any]:
     """The tokens by which a model speaks, as fields of a ModelConfig: from config.json, and from generation_config.json, which counts."""
     unsaid = UNSAID.get(str(theirs.get("model_type")), {})
     said = {**unsaid, **theirs, **{name: value for name, value in generation.items() if value is not None}}
+    if GPT2_END >= theirs.get(
+        "vocab_size", 0
+    ):  # written by GPT-2's config whatever the vocabulary: then there is no such token
+        said = {name: None if name in EDGES and value == GPT2_END else value for name, value in said.items()}
     eos = said.get("eos_token_id")
     ends = [*eos] if isinstance(eos, list) else [eos] if eos is not None else []
     ids: dict[str, Any] = {"pad_id": said.get("pad_token_id"), "bos_id": said.get("bos_token_id")}
