@@ -5,7 +5,7 @@ is not taken over: how much a model is dropped out in training is the recipe's t
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pellucid.models.config import ModelConfig
 from pellucid.models.pretrained.family import Family, Theirs, head_of
@@ -49,6 +49,34 @@ def body(c: ModelConfig, base: str, layer: str, tables: Mapping[str, str], parts
     return [*embeddings, *both(base + "embeddings.LayerNorm", "embed.norm"), *per_layer(layers, c.stack.n_layers)]
 
 
+def stack_of(theirs: Theirs, residual: Literal["pre", "post"]) -> StackConfig:
+    """The stack, in the fields that BERT, RoBERTa and ViT share."""
+    return StackConfig(
+        d_model=theirs["hidden_size"],
+        n_layers=theirs["num_hidden_layers"],
+        n_heads=theirs["num_attention_heads"],
+        d_ff=theirs["intermediate_size"],
+        feedforward=activation(theirs, "hidden_act"),
+        norm=Norm("layer", theirs.get("layer_norm_eps", 1e-12)),
+        residual=residual,
+        dropout=one_dropout(theirs, "hidden_dropout_prob", "attention_probs_dropout_prob"),
+    )
+
+
+def stack_said(c: ModelConfig) -> dict[str, Any]:
+    """`stack_of` backwards."""
+    s = c.stack
+    return {
+        "hidden_size": s.d_model,
+        "num_hidden_layers": s.n_layers,
+        "num_attention_heads": s.n_heads,
+        "intermediate_size": s.d_ff,
+        "hidden_act": activation_said(s.feedforward),
+        "layer_norm_eps": s.norm.eps,
+        **one_dropout_said(c, "hidden_dropout_prob", "attention_probs_dropout_prob"),
+    }
+
+
 def _named(name: str, prefix: str, bare: bool, own: Sequence[str]) -> str:
     """A name as the table has it: with the prefix, but for parts that are the head's `own`, and but for a `bare` model."""
     name = name.removeprefix(prefix)
@@ -84,22 +112,12 @@ def to_config(theirs: Theirs, names: Collection[str]) -> ModelConfig:
     return config_of(theirs, head_of(theirs, names, HEADS, MARKS))
 
 
-def config_of(theirs: Theirs, head: str) -> ModelConfig:
+def config_of(theirs: Theirs, head: str, residual: Literal["pre", "post"] = "post") -> ModelConfig:
     """As `to_config`, for a head that is known."""
     _honour(theirs, head, HONOURED, ONLY)
-    stack = StackConfig(
-        d_model=theirs["hidden_size"],
-        n_layers=theirs["num_hidden_layers"],
-        n_heads=theirs["num_attention_heads"],
-        d_ff=theirs["intermediate_size"],
-        feedforward=activation(theirs, "hidden_act"),
-        norm=Norm("layer", theirs.get("layer_norm_eps", 1e-12)),
-        residual="post",
-        dropout=one_dropout(theirs, "hidden_dropout_prob", "attention_probs_dropout_prob"),
-    )
     return ModelConfig(
         "bert",
-        stack,
+        stack_of(theirs, residual),
         theirs["vocab_size"],
         theirs["max_position_embeddings"],
         "learned",
@@ -111,20 +129,8 @@ def config_of(theirs: Theirs, head: str) -> ModelConfig:
 
 def from_config(c: ModelConfig) -> dict[str, Any]:
     """A ModelConfig as config.json."""
-    s = c.stack
-    return {
-        "hidden_size": s.d_model,
-        "num_hidden_layers": s.n_layers,
-        "num_attention_heads": s.n_heads,
-        "intermediate_size": s.d_ff,
-        "hidden_act": activation_said(s.feedforward),
-        "layer_norm_eps": s.norm.eps,
-        "max_position_embeddings": c.max_length,
-        "type_vocab_size": c.n_segments,
-        "tie_word_embeddings": True,
-        **one_dropout_said(c, "hidden_dropout_prob", "attention_probs_dropout_prob"),
-        **labels_said(c),
-    }
+    own = {"max_position_embeddings": c.max_length, "type_vocab_size": c.n_segments, "tie_word_embeddings": True}
+    return stack_said(c) | own | labels_said(c)
 
 
 LAYER = {

@@ -5,7 +5,6 @@ is not taken over, as of BERT.
 """
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Any
 
 from pellucid.errors import DataError
@@ -47,10 +46,10 @@ def to_config(theirs: Theirs, names: Collection[str]) -> ModelConfig:
     """config.json as a ModelConfig. Raises DataError naming a field that cannot be honoured."""
     length = theirs.get("max_position_embeddings", 512) - _unused(theirs.get("pad_token_id", 1))
     head = head_of(theirs, names, HEADS, MARKS)
-    c = bert.config_of({**theirs, "max_position_embeddings": length}, head)
+    c = bert.config_of({**theirs, "max_position_embeddings": length}, head, "pre")
     if head == "words" and c.stack.feedforward != "gelu":
         raise DataError(f"config.json: hidden_act = {theirs['hidden_act']!r} is not supported, only gelu: {WORDS}")
-    return replace(c, stack=replace(c.stack, residual="pre"))
+    return c
 
 
 def from_config(c: ModelConfig) -> dict[str, Any]:

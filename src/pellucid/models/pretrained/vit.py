@@ -9,20 +9,16 @@ from torch import Tensor
 
 from pellucid.errors import DataError
 from pellucid.models.config import ModelConfig
+from pellucid.models.pretrained.bert import stack_of, stack_said
 from pellucid.models.pretrained.family import Family, Theirs, head_of
 from pellucid.models.pretrained.fields import (
     OTHER_DROPOUT,
-    activation,
-    activation_said,
     honour,
     is_size,
     labels_of,
     labels_said,
-    one_dropout,
-    one_dropout_said,
 )
 from pellucid.models.pretrained.mapping import IN_ONE_ROW, Row, both, per_layer, row
-from pellucid.parts.config import Norm, StackConfig
 from pellucid.parts.embeddings import BehindClass
 from pellucid.parts.positions import Sinusoidal2d
 
@@ -41,15 +37,7 @@ FEEDFORWARDS = ("gelu", "gelu_tanh", "relu", "silu")
 
 def _config(theirs: Theirs, positions: Any, **said: Any) -> ModelConfig:
     """config.json, whose fields are known to be honoured, as a ModelConfig."""
-    stack = StackConfig(
-        d_model=theirs["hidden_size"],
-        n_layers=theirs["num_hidden_layers"],
-        n_heads=theirs["num_attention_heads"],
-        d_ff=theirs["intermediate_size"],
-        feedforward=activation(theirs, "hidden_act"),
-        norm=Norm("layer", theirs.get("layer_norm_eps", 1e-12)),
-        dropout=one_dropout(theirs, "hidden_dropout_prob", "attention_probs_dropout_prob"),
-    )
+    stack = stack_of(theirs, "pre")
     sizes: dict[str, Any] = {"image_size": _square(theirs, "image_size"), "patch_size": _square(theirs, "patch_size")}
     channels, size = theirs.get("num_channels", 3), theirs.get("vocab_size") or 0
     return ModelConfig("vit", stack, size, positions=positions, channels=channels, **sizes, **said)
@@ -65,20 +53,8 @@ def _square(theirs: Theirs, name: str) -> int:
 
 def _fields(c: ModelConfig) -> dict[str, Any]:
     """A ModelConfig as config.json."""
-    s = c.stack
-    return {
-        "hidden_size": s.d_model,
-        "num_hidden_layers": s.n_layers,
-        "num_attention_heads": s.n_heads,
-        "intermediate_size": s.d_ff,
-        "hidden_act": activation_said(s.feedforward),
-        "layer_norm_eps": s.norm.eps,
-        "image_size": c.image_size,
-        "patch_size": c.patch_size,
-        "num_channels": c.channels,
-        "qkv_bias": True,
-        **one_dropout_said(c, "hidden_dropout_prob", "attention_probs_dropout_prob"),
-    }
+    sizes = {"image_size": c.image_size, "patch_size": c.patch_size, "num_channels": c.channels}
+    return stack_said(c) | sizes | {"qkv_bias": True}
 
 
 LAYER = {
