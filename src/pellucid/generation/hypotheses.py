@@ -86,9 +86,8 @@ class Rules:
         self.ends = {token for token in (config.eos_id, *config.ends) if token is not None}
         silent = (config.pad_id, config.bos_id) if config.suppress is None else config.suppress
         size = config.decoder_vocab_size or config.vocab_size
-        nameless = range(
-            tokenizer.vocab_size if tokenizer else size, size
-        )  # rows that fill a table up stand for nothing
+        # rows that fill a table up stand for nothing
+        nameless = range(tokenizer.vocab_size if tokenizer else size, size)
         self.banned = sorted({token for token in (*silent, *nameless) if token is not None} - self.ends)
         self.first_end = config.eos_id
         self.given = max(0, len(config.start) - 1)

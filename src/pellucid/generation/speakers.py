@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import DataError
 from pellucid.models.config import ModelConfig
+from pellucid.models.pretrained.fields import start_of
 
 
 class Speaker(Protocol):
@@ -35,11 +36,8 @@ class Speaker(Protocol):
 
 def start_ids(config: ModelConfig) -> list[int]:
     """What a text starts from when nothing else is there: what the config says, <bos>, or <eos> where a model has no <bos>."""
-    if config.start:
-        return list(config.start)
-    for token in (config.bos_id, config.eos_id):
-        if token is not None:
-            return [token]
+    if start := list(start_of(config)):
+        return start
     raise DataError(
         "the model has neither a <bos> nor an <eos> token, so nothing can start an empty text",
         "give a text to go on with, or set bos_id or eos_id in the model's config.json",

@@ -79,27 +79,21 @@ def _options(said: Mapping[str, Any], c: ModelConfig) -> dict[str, Any]:
         options["stopping"] = STOPPING[said.get("early_stopping", False)]
     else:
         options.pop("n_best", None)
-    given, ends = (
-        max(0, len(start_of(c)) - 1),
-        {c.eos_id, *c.ends},
-    )  # what is forced behind the first token is new to them
+    given = max(0, len(start_of(c)) - 1)  # what is forced behind the first token is new to them
     most, least = said.get("max_new_tokens", 0) - given, said.get("min_new_tokens", 0) - given
     if c.family == "seq2seq":
         most = most if "max_new_tokens" in said else said.get("max_length", 0) - given - 1
         least = max(least, said.get("min_length", 0) - given - 1)
     options |= {"max_new": most} if most > 0 else {}
     options |= {"min_new": least} if least > 0 else {}
-    return options | ({"force_end": True} if said.get("forced_eos_token_id") in ends - {None} else {})
+    return options | ({"force_end": True} if said.get("forced_eos_token_id") in {c.eos_id, *c.ends} - {None} else {})
 
 
 def _others(said: Mapping[str, Any], c: ModelConfig) -> dict[str, Any]:
     """What is not done here, and would change what is said."""
-    known, samples, beams = (
-        TOKENS | LENGTHS | WITHOUT_EFFECT | {*SAME},
-        bool(said.get("do_sample")),
-        said.get("num_beams", 1),
-    )
-    known |= {"early_stopping"} | ONLY_BEAMS | ({*SAMPLED} if samples else ONLY_SAMPLED)
+    samples, beams = bool(said.get("do_sample")), said.get("num_beams", 1)
+    known = TOKENS | LENGTHS | WITHOUT_EFFECT | {*SAME, "early_stopping"}
+    known |= ONLY_BEAMS | ({*SAMPLED} if samples else ONLY_SAMPLED)
     others = {name: v for name, v in said.items() if name not in known and v and v != OFF.get(name)}
     if beams > 1 and not samples:
         others |= {name: said[name] for name in ONLY_BEAMS & {*said} if said[name] and said[name] != OFF.get(name)}

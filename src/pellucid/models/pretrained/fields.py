@@ -197,6 +197,7 @@ def unlike_residual(c: ModelConfig, names: Collection[str]) -> dict[str, Any]:
 
 
 GPT2_END = 50256
+"""Written by GPT-2's config as the start and the end, whatever the vocabulary: in a smaller one there is no such token."""
 EDGES = ("bos_token_id", "eos_token_id")
 
 
@@ -204,9 +205,7 @@ def spoken(theirs: Mapping[str, Any], generation: Mapping[str, Any], family: str
     """The tokens by which a model speaks, as fields of a ModelConfig: from config.json, and from generation_config.json, which counts."""
     unsaid = UNSAID.get(str(theirs.get("model_type")), {})
     said = {**unsaid, **theirs, **{name: value for name, value in generation.items() if value is not None}}
-    if GPT2_END >= theirs.get(
-        "vocab_size", 0
-    ):  # written by GPT-2's config whatever the vocabulary: then there is no such token
+    if GPT2_END >= theirs.get("vocab_size", 0):
         said = {name: None if name in EDGES and value == GPT2_END else value for name, value in said.items()}
     eos = said.get("eos_token_id")
     ends = [*eos] if isinstance(eos, list) else [eos] if eos is not None else []
