@@ -5,8 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pellucid.parts.norms import working_dtype
+
 CHUNK = 2**22
-"""Logits worked on at a time: a few megabytes, so that they stay in the processor's cache."""
+"""Logits worked on at a time: a few megabytes, so that they stay in the processor's cache. With a large vocabulary rather as many rows as
+the table is wide: they need no more memory than the table's gradient, which each further chunk reads and writes once more.
+"""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -16,25 +20,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float
     ) -> Tensor:  # type: ignore[override]
-        kind = (
-            torch.get_autocast_dtype(states.device.type)
-            if torch.is_autocast_enabled(states.device.type)
-            else states.dtype
-        )
+        kind = working_dtype(states)
         x, w = states.to(kind), weight.to(kind)
-        wanted = any(ctx.needs_input_grad[:3])
-        grad_states, grad_weight = (torch.empty_like(x), torch.zeros_like(weight)) if wanted else (x, weight)
+        wanted, first = any(ctx.needs_input_grad[:3]), True
+        grad_states, grad_weight = (torch.empty_like(x), torch.empty_like(weight)) if wanted else (x, weight)
         grad_bias = None if bias is None else torch.zeros_like(bias)
         total = torch.zeros((), dtype=torch.float32, device=states.device)
-        rows = max(1, CHUNK // weight.shape[0])
-        for start in range(0, len(targets), rows):
-            part = slice(start, start + rows)
+        for part in _parts(len(targets), *weight.shape):
             loss, slope = _chunk(x[part], w, bias, targets[part], smoothing)
             total += loss
             if wanted:
                 slope = slope.to(kind)
                 torch.mm(slope, w, out=grad_states[part])
-                grad_weight += slope.T @ x[part]
+                (grad_weight.copy_ if first else grad_weight.add_)(slope.T @ x[part])
+                first = False
                 if grad_bias is not None:
                     grad_bias += slope.sum(0)
         ctx.save_for_backward(grad_states, grad_weight, grad_bias)
@@ -43,6 +42,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
         return *(None if g is None else (g.float() * gradient).to(g.dtype) for g in ctx.saved_tensors), None, None
+
+
+def _parts(n_rows: int, n_vocab: int, width: int) -> list[slice]:
+    """Rows to work on at a time; one part even of no rows, which sets the gradient to zero."""
+    rows = max(CHUNK // n_vocab, width)
+    return [slice(start, start + rows) for start in range(0, max(1, n_rows), rows)]
 
 
 def _chunk(x: Tensor, w: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,15 @@ from pellucid.parts.config import Norm
 from pellucid.parts.shapes import Keep, States
 
 
+def working_dtype(x: Tensor) -> torch.dtype:
+    """The precision that products with x are computed in: autocast's, or its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 def working(x: Tensor) -> Tensor:
     """x in the precision that autocast computes products in: cast once, not by each projection that reads it."""
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    return x.to(working_dtype(x))
 
 
 NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
