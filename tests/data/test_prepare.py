@@ -15,6 +15,7 @@ from pellucid.data.pairs import Edges, PairData
 from pellucid.data.prepare import prepare_pairs, prepare_text, texts_for_tokenizer
 from pellucid.data.tokenised import Writer, cached, open_ragged
 from pellucid.errors import DataError
+from pellucid.text.tokenizer import Tokenizer, train
 from tests.data.fakes import Letters
 
 
@@ -245,3 +246,22 @@ def test_a_tokenizer_is_not_trained_on_nothing(tmp_path, kind, data, said):
     (tmp_path / "a.csv").write_text(data)
     with pytest.raises(DataError, match=said):
         list(texts_for_tokenizer(DataConfig(kind=kind, train=(str(tmp_path / "a.csv"),))))
+
+
+def test_the_fast_engine_writes_the_same_tokens(tmp_path, monkeypatch):
+    pytest.importorskip("gigatoken", reason="gigatoken, the fast engine, is not installed")
+    text = "".join(f"line {i} of a play, ö\n" for i in range(20_000))
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(name + text, encoding="utf-8", newline="\n")
+    config = DataConfig(kind="text", train=(str(tmp_path / "*.txt"),), holdout=0.1)
+    tokenizer = train([text[:9000]], "byte-bpe", 300)
+    before = {}
+    for pays in (1, 10**9):
+        monkeypatch.setattr("pellucid.text.bulk.PAYS", pays)
+        monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / f"cache-{pays}"))
+        parts = prepare_text(config, Tokenizer(tokenizer.library))
+        tokens = {part: found.tokens.tolist() for part, found in parts.items()}
+        assert pays == 1 or tokens == before
+        before = tokens
+    assert tokens["train"][0] == tokenizer.eos_id and tokens["train"].count(tokenizer.eos_id) == 2
+    assert tokenizer.decode(tokens["train"] + tokens["valid"]) == f"a{text}b{text}"

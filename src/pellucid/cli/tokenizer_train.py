@@ -15,7 +15,7 @@ EXAMPLES = """\
   pellucid tokenizer train --data notes.txt --kind byte-bpe --vocab-size 4000 --out tokenizers/notes
   pellucid tokenizer train --data 'de/*.txt' en.txt.gz --kind unigram --specials '<mask>' --out joint.json"""
 KINDS = ("byte-bpe", "bpe", "wordpiece", "unigram", "char", "word")
-PIECES_AT_ONCE = 64
+PIECES_AT_ONCE = 16
 
 
 def run(argv: list[str]) -> int:
@@ -77,11 +77,11 @@ def measure(tokenizer: Any, files: list[str]) -> dict[str, Any]:
     characters = size = tokens = unknown = 0
     texts = (chunk.text for chunk in read_chunks(files))
     while some := list(itertools.islice(texts, PIECES_AT_ONCE)):
-        ids = tokenizer.encode_batch(some)
+        ids, _ = tokenizer.encode_flat(some)
         characters += sum(map(len, some))
         size += sum(len(text.encode()) for text in some)
-        tokens += sum(map(len, ids))
-        unknown += sum(row.count(tokenizer.unk_id) for row in ids)
+        tokens += len(ids)
+        unknown += int((ids == tokenizer.unk_id).sum())
     per_token = {"characters_per_token": characters / max(1, tokens), "bytes_per_token": size / max(1, tokens)}
     return {"characters": characters, "bytes": size, "tokens": tokens, **per_token, "unknown": unknown / max(1, tokens)}
 

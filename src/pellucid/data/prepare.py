@@ -31,10 +31,10 @@ from pellucid.data.holdout import (
     write_info,
 )
 from pellucid.data.synthetic import GENERATORS
-from pellucid.data.tokenised import Ragged, Writer, cached, open_ragged
+from pellucid.data.tokenised import Ragged, Writer, cached, encoded, open_ragged
 from pellucid.errors import DataError
 
-_CHUNKS_AT_ONCE = 64
+_CHUNKS_AT_ONCE = 16
 _source = attrgetter("source")
 
 
@@ -79,8 +79,8 @@ def prepare_pairs(config: DataConfig, tokenizer: TokenizerLike, seed: int) -> di
             ):
                 for batch in batched(_examples(config, part, seed, notes), AT_ONCE):
                     raw.writelines(json.dumps(example, ensure_ascii=False) + "\n" for example in batch)
-                    sources.extend(tokenizer.encode_batch([e.source for e in batch]))
-                    targets.extend(tokenizer.target.encode_batch([e.target for e in batch]))
+                    sources.append(*encoded(tokenizer, [e.source for e in batch]))
+                    targets.append(*encoded(tokenizer.target, [e.target for e in batch]))
             write_info(folder, part, {"notes": notes})
 
     folder = cached(key, fill)
@@ -101,19 +101,24 @@ def prepare_text(config: DataConfig, tokenizer: TokenizerLike) -> dict[str, Text
     def fill(folder: Path) -> None:
         for part in parts_of(config):
             n_bytes = n_unknown = 0
+            first = part == "train" or bool(getattr(config, part))  # else the text is cut in the middle
             with Writer(folder, part, tokenizer.vocab_size) as writer:
-                eos = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-                between = eos if part == "train" or getattr(config, part) else []  # else the text is cut in the middle
                 for chunks in batched(_chunks(config, part), _CHUNKS_AT_ONCE):
-                    for chunk, ids in zip(chunks, tokenizer.encode_batch([c.text for c in chunks]), strict=True):
-                        writer.extend([between + ids])
-                        n_bytes += len(chunk.text.encode())
-                        n_unknown += ids.count(tokenizer.unk_id) if tokenizer.unk_id is not None else 0
-                        between = eos if chunk.last else []
+                    texts = [chunk.text for chunk in chunks]
+                    ids, lengths = encoded(tokenizer, texts)
+                    n_bytes += sum(len(text.encode()) for text in texts)
+                    n_unknown += 0 if tokenizer.unk_id is None else int((ids == tokenizer.unk_id).sum())
+                    begins = np.array([first, *(chunk.last for chunk in chunks)])
+                    first = chunks[-1].last
+                    if tokenizer.eos_id is not None:
+                        ids = np.insert(ids, (np.cumsum(lengths) - lengths)[begins[:-1]], tokenizer.eos_id)
+                        lengths = lengths + begins[:-1]
+                    writer.append(ids, lengths)
             if not writer.length:
                 raise DataError(f"no text is left for {part}", "give more text, or other --data.holdout")
             share = n_unknown / writer.length
             notes = [f"{share:.2%} of the tokens of {part} are unknown to the tokenizer"] if n_unknown else []
+            notes += getattr(tokenizer, "notes", [])
             write_info(folder, part, {"n_bytes": n_bytes, "notes": notes})
 
     folder = cached(key, fill)

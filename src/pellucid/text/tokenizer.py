@@ -11,8 +11,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,12 @@ from tokenizers import Tokenizer as Library
 from pellucid.errors import DataError, UserError, did_you_mean
 from pellucid.text import foreign
 from pellucid.text.beside import NAMES
+from pellucid.text.bulk import Bulk, Flat
 from pellucid.text.charsmap import tables
 from pellucid.text.forms import keeps_text, kind_of
 from pellucid.text.pieces import HIDDEN, closed, listed, spelled, word_joins
 from pellucid.text.streaming import Stream
-from pellucid.text.training import SPECIALS, Kind, learn, refuse_broken
+from pellucid.text.training import SPECIALS, Kind, learn, reading
 
 __all__ = ["SPECIALS", "Kind", "Tokenizer", "spelled", "train"]
 
@@ -70,7 +70,7 @@ class Tokenizer:
 
         DataError where the text holds half of a surrogate pair, or a character that the tokenizer has nothing for.
         """
-        with _reading([text]):
+        with reading([text]):
             library = self._open if specials else self._plain
             return self._ids(library.encode(self._clean(text), add_special_tokens=False))
 
@@ -78,8 +78,19 @@ class Tokenizer:
         """`encode` for many texts, in parallel."""
         library = self._open if specials else self._plain
         encode = library.encode_batch if self._listed else library.encode_batch_fast  # the fast one names no pieces
-        with _reading(texts):
+        with reading(texts):
             return [self._ids(encoding) for encoding in encode([*map(self._clean, texts)], add_special_tokens=False)]
+
+    def encode_flat(self, texts: Sequence[str]) -> "Flat":
+        """`encode` for very many texts, as arrays: ids [N], text after text, and how many of each text [B]. Byte-level BPE is
+        encoded by a faster engine once there has been enough of it; `notes` says where one was refused."""
+        with reading(texts):
+            return self._bulk(texts)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should be told about how texts were encoded."""
+        return [self._bulk.note] if self._bulk.note else []
 
     def words(self, text: str) -> list[str]:
         """What the text is cut into before pieces are looked for: pieces never reach over these bounds."""
@@ -220,6 +231,10 @@ class Tokenizer:
         return closed(self._state, self.specials) if self.kind == "unigram" else self.library
 
     @cached_property
+    def _bulk(self) -> Bulk:
+        return Bulk(self._state, self.encode_batch)
+
+    @cached_property
     def _clean(self) -> Callable[[str], str]:
         found = tables(self._state["normalizer"]) if self._listed else []
         return found[0].replace if found else lambda text: text
@@ -248,17 +263,6 @@ class Tokenizer:
             problem = f"token id {wrong} is outside this tokenizer's vocabulary of {self.vocab_size}"
             raise DataError(problem, "do the model and the tokenizer belong together?")
         return known
-
-
-@contextmanager
-def _reading(texts: Sequence[str]) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        refuse_broken(texts)
-        if type(error) is not Exception:  # the library's own are plain
-            raise
-        raise DataError(f"the tokenizer cannot read this text: {error}", "it has no token for the unknown") from error
 
 
 def train(
