@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, overload
@@ -14,14 +14,16 @@ from torch import nn
 
 from pellucid.data.tagged import word_pieces
 from pellucid.errors import DataError, UserError
-from pellucid.generation.hypotheses import Hypothesis
 from pellucid.generation.options import GenerationOptions, of_folder
 from pellucid.generation.search import generate, stream
 from pellucid.generation.speakers import start_ids
 from pellucid.models.config import ModelConfig
 from pellucid.models.hub import find
 from pellucid.models.sentences import Sentences, read_sentences
+from pellucid.parts.products import quick
+from pellucid.parts.quantized import check_precision, quantize
 from pellucid.parts.taps import record_attention
+from pellucid.tasks.answers import Classified, Generated, generated
 from pellucid.tasks.pixels import read_images, read_pixels, refuse_other
 from pellucid.tasks.reading import around, asked, padded, read
 from pellucid.tasks.spans import stretches
@@ -36,38 +38,24 @@ BATCH = 32  # texts or images that are read at once
 CAN = "`pellucid --help` tells what each verb does; `pellucid train --help` which recipe makes a model for it"
 
 
-@dataclass(frozen=True)
-class Generated:
-    """One text that was said; `score`: log-probability / length**length_penalty, in nats; `finished`: it ended by itself, not by `max_new`;
-    `others`: the next best, where `n_best` asks for them."""
-
-    text: str
-    score: float
-    finished: bool
-    others: tuple["Generated", ...] = ()
-
-
-@dataclass(frozen=True)
-class Classified:
-    """The likeliest label, its probability, and that of every label."""
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-
-
-def _generated(hypotheses: Sequence[Hypothesis]) -> Generated:
-    best, *others = [Generated(h.text or "", h.score, h.finished) for h in hypotheses]
-    return replace(best, others=tuple(others))
-
-
-def load(path: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "auto") -> "Pipeline":
+def load(
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "auto",
+    precision: str | None = None,
+) -> "Pipeline":
     """The model of a run folder, a model folder or a name on the hub, ready to use, on the best device there is or the one named.
 
-    Raises DataError when there is none, when a file is damaged, or when it is of a family that cannot be read.
+    precision: "float32", "bfloat16", "int8" or "int4" weights, laid out for the CPU, where it then is: for use alone, and what it costs in
+    quality is told in `parts.quantized`. Raises UserError for another; DataError when there is no model, when a file is damaged, or when it
+    is of a family that cannot be read.
     """
+    where = devices.find("cpu" if precision and device == "auto" else str(device))
+    if precision:
+        check_precision(precision, where)
     folder = find(str(path))
-    model, tokenizer = open_model(folder, dtype, devices.find(str(device)), mapped=os.name != "nt")
+    model, tokenizer = open_model(folder, dtype, where, mapped=os.name != "nt")
+    model = quantize(model, precision) if precision else model
     if not (folder / "run.toml").is_file():
         return Pipeline(model, tokenizer, folder=folder)
     return Pipeline(model, tokenizer, load_recipe(folder / "run.toml"), folder / "model")
@@ -133,7 +121,7 @@ class Pipeline:
         found = generate(
             self.model, self._encode(given), chosen, self.tokenizer.target, starts, first_index=first_index
         )
-        answers = [_generated(hypotheses) for hypotheses in found]
+        answers = [generated(hypotheses) for hypotheses in found]
         return answers[0] if isinstance(texts, str) else answers
 
     def stream(self, text: str, options: GenerationOptions | None = None, prefix: str = "") -> Iterator[str]:
@@ -179,10 +167,11 @@ class Pipeline:
 
     @torch.no_grad()
     def _logits(self, some: Sequence[str | Path]) -> torch.Tensor:
-        if self.config.family != "vit":
-            return self.model(*self._read(list(map(str, some)))).float()
-        weight = next(self.model.parameters())
-        return self.model(read_images(some, self.config, self.pixels).to(weight)).float()
+        with quick(self.model):
+            if self.config.family != "vit":
+                return self.model(*self._read(list(map(str, some)))).float()
+            weight = next(self.model.parameters())
+            return self.model(read_images(some, self.config, self.pixels).to(weight)).float()
 
     @torch.no_grad()
     def tag(self, text: str) -> list[tuple[str, str, float]]:
@@ -233,7 +222,8 @@ class Pipeline:
         many = [texts] if isinstance(texts, str) else list(texts)
         order = sorted(range(len(many)), key=lambda i: len(many[i]))  # texts of a length share a batch: less padding
         batches = _batched([many[i] for i in order])
-        found = [vectors(self.model, *self._read(some), pooling, normalised).cpu() for some in batches]
+        with quick(self.model):
+            found = [vectors(self.model, *self._read(some), pooling, normalised).cpu() for some in batches]
         out = torch.cat(found)[np.argsort(order)] if found else torch.zeros(0, self.config.stack.d_model)
         return out[0].numpy() if isinstance(texts, str) else out.numpy()
 

@@ -8,6 +8,7 @@ from pellucid.generation.hypotheses import Hypothesis
 from pellucid.models.build import build
 from pellucid.models.config import ModelConfig
 from pellucid.parts.config import StackConfig
+from pellucid.parts.places import Places
 
 PAD, BOS, EOS = 0, 1, 2
 
@@ -63,9 +64,10 @@ class Bigram(nn.Module):
             family="gpt", vocab_size=size, max_length=max_length, pad_id=PAD, bos_id=BOS, eos_id=EOS
         )
 
-    def hidden(self, ids: Tensor, keep: Tensor | None, cache: "Counter") -> Tensor:
+    def hidden(self, ids: Tensor, keep: Tensor | None, cache: "Counter", places: Places | None = None) -> Tensor:
         cache.length += ids.shape[1]
         assert keep is None or keep.shape == (len(ids), cache.length)
+        assert places is None or places.mask.pairs.shape == (*ids.shape, cache.length)
         return self.table[ids]
 
     def head(self, states: Tensor) -> Tensor:
@@ -82,6 +84,9 @@ class Counter:
 
     def select(self, rows: Tensor) -> None:
         assert rows.dtype == torch.long
+
+    def pick(self, keys: Tensor) -> None:
+        self.length = keys.shape[1]
 
 
 def assert_same(ours: list[list[Hypothesis]], theirs: list[list[Hypothesis]]) -> None:

@@ -11,10 +11,11 @@ from speaking import BOS, EOS, PAD, Bigram, assert_same, tiny
 from torch import nn
 
 from pellucid.generation import beam
-from pellucid.generation.hypotheses import Partial, Request, Rules
+from pellucid.generation.hypotheses import Partial, Request, Rules, largest
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.search import generate, speak
 from pellucid.generation.speakers import speaker_of
+from pellucid.generation.trees import Trees
 
 PENALTIES = [-0.7, 0.0, 0.6, 1.0, 2.0]
 SOURCE = [4, 3]
@@ -79,15 +80,13 @@ def test_one_beam_is_greedy(seed: int, family: str, penalty: float) -> None:
     rules = Rules(GenerationOptions(max_new=15, length_penalty=penalty), model.config, None)
     requests = [Request(i, ids, (), 15) for i, ids in enumerate([(3, 4, 5), (6,), (7, 8, 3, 3, 4)])]
 
-    def speaker():  # type: ignore[no-untyped-def]
-        return speaker_of(model)(model, [r.ids for r in requests], [()] * 3)
-
-    greedy = dict(event for event in speak(speaker(), requests, rules) if isinstance(event[1], list))
-    searched = dict(beam.beam_search(speaker(), requests, rules))
+    begun = model, [request.ids for request in requests], [()] * 3
+    greedy = dict(event for event in speak(speaker_of(model)(*begun), requests, rules) if isinstance(event[1], list))
+    searched = dict(beam.beam_search(Trees(*begun), requests, rules))
     for index in range(3):
         ours, other = greedy[index][0], searched[index][0]
         assert (ours.ids, ours.finished) == (other.ids, other.finished)
-        assert ours.score == pytest.approx(other.score, abs=1e-5)
+        assert ours.score == pytest.approx(other.score, abs=1e-5 * max(1, abs(other.score)))
 
 
 def chances(**rows: dict[str, float]) -> Bigram:
@@ -149,3 +148,15 @@ def test_other_ways_to_stop_are_satisfied_sooner() -> None:
         said[stopping] = generate(model, [[]], options)[0][0]
     assert said["never"].score > said["full"].score and len(said["full"].ids) <= len(said["heuristic"].ids) <= 20
     assert len(said["full"].ids) < len(said["never"].ids)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 500), st.integers(1, 9), st.integers(0, 99))
+def test_the_largest_are_those_of_topk(n_rows: int, width: int, n: int, seed: int) -> None:
+    """Whether a row is cut into pieces or not, with ties, and with -inf."""
+    scores = torch.randint(0, 40, (n_rows, width), generator=torch.Generator().manual_seed(seed)).float()
+    scores[scores < 9] = -torch.inf
+    values, tokens = largest(scores, n, width=4)
+    assert torch.equal(values, scores.topk(min(n, width)).values)
+    assert torch.equal(scores.gather(1, tokens), values)
+    assert all(len(set(row)) == len(row) for row in tokens.tolist())

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pellucid.generation.search import _closed_up
 from tests.families import GPTS, SEQ2SEQS, close, ids, make
 
 splits = st.lists(st.integers(1, 4), min_size=1, max_size=5)
@@ -59,3 +60,17 @@ def test_the_memory_is_read_once() -> None:
     for _ in range(3):
         model.decode(ids(1, 1), memory, cache=cache)
     assert len(calls) == 1
+
+
+@given(stay=st.sets(st.integers(0, 5), min_size=1), length=st.integers(1, 5))
+def test_rows_that_fill_the_places_of_others(stay: set[int], length: int) -> None:
+    """What a search does when texts end: the last rows take the places of those that go, and nothing else is copied."""
+    model, batch = make("llama"), ids(6, length + 1)
+    cache = model.new_cache()
+    rows = _closed_up(sorted(stay))
+    assert sorted(rows) == sorted(stay)
+    with torch.no_grad():
+        model(batch[:, :length], None, cache)
+        cache.select(torch.tensor(rows))
+        found = model(batch[rows, length:], None, cache)
+        assert close(found[:, 0], model(batch[rows])[:, -1])

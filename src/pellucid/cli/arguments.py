@@ -69,3 +69,9 @@ def between(least: float, most: float) -> Callable[[str], float]:
         return value
 
     return number
+
+
+def add_precision(flags: argparse.ArgumentParser) -> None:
+    """How the weights of a model that is only used are kept."""
+    line = "weights as float32, bfloat16, int8 or int4, laid out for the CPU: fewer bits, faster, less exact"
+    flags.add_argument("--precision", metavar="KIND", help=line)

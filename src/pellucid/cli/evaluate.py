@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Any
 
-from pellucid.cli.arguments import Parser, at_least
+from pellucid.cli.arguments import Parser, add_precision, at_least
 
 EXAMPLES = """\
   pellucid evaluate runs/dates
@@ -36,12 +36,14 @@ def run(argv: list[str]) -> int:
         help="only N examples (the first; of labels, tags and images evenly spread ones)",
     )
     parser.add_argument("--compare", metavar="OTHER", help="another model, asked the same: is the difference chance?")
+    add_precision(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse(argv)
 
     from pellucid.api import load
 
-    model, other = load(args.model), load(args.compare) if args.compare else None
+    model = load(args.model, precision=args.precision)
+    other = load(args.compare) if args.compare else None
     result = model.evaluate(args.data, args.split, args.beam, args.limit, other, args.columns or ())
     for note in result.pop("notes", ()):
         print(f"note: {note}", file=sys.stderr)

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from pellucid.cli import alignment
-from pellucid.cli.arguments import Parser, at_least, between
+from pellucid.cli.arguments import Parser, add_precision, at_least, between
 from pellucid.cli.asking import pieces, something
 from pellucid.errors import UserError
 from pellucid.generation.options import GenerationOptions, changed
@@ -19,7 +19,8 @@ from pellucid.models import speaking
 EXAMPLES = """\
   pellucid generate runs/shakespeare "ROMEO:" --temperature 0.8 --max-new 300
   pellucid generate runs/multi30k "Ein Hund läuft über das Gras." --beam 5 --align
-  pellucid generate runs/dates --json < dates.txt"""
+  pellucid generate runs/dates --json < dates.txt
+  pellucid generate gpt2 "The sea" --precision int8         faster, a little less exact"""
 LINES_AT_ONCE = 256
 OPTIONS = (
     ("beam", at_least(1), "N", "beams of the search; 1 = greedy or sampling"),
@@ -43,7 +44,7 @@ def run(argv: list[str]) -> int:
 
     from pellucid.api import load
 
-    pipeline: Any = load(args.model)
+    pipeline: Any = load(args.model, precision=args.precision)
     family = pipeline.model.config.family
     if args.align and family != "seq2seq":
         raise UserError(f"--align is for encoder-decoders, and {args.model} is a {family}", "leave it out")
@@ -79,6 +80,7 @@ def parser() -> Parser:
         action="store_true",
         help="each text by itself: the same answer in any company, in bfloat16 too",
     )
+    add_precision(flags)
     flags.add_argument("--prefix", metavar="TEXT", help="what each answer must begin with")
     flags.add_argument("--align", action="store_true", help="draw which source tokens each target token looked at")
     flags.add_argument("--json", action="store_true", help="print one JSON object a line")

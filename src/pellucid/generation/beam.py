@@ -12,55 +12,86 @@ penalty (dividing a negative number by more makes it larger) and the next step f
 negative.
 """
 
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from pellucid.generation.hypotheses import Hypothesis, Partial, Request, Rules
-from pellucid.generation.speakers import Speaker
+from pellucid.generation.trees import Trees
 
-Candidate = tuple[int, Partial]  # the row that it goes on from, and the text
+Candidate = tuple[int, int, float]  # the leaf that it goes on from, the token, and the log-probability of the whole
 
 
-def beam_search(speaker: Speaker, requests: list[Request], rules: Rules) -> Iterator[tuple[int, list[Hypothesis]]]:
+def beam_search(trees: Trees, requests: list[Request], rules: Rules) -> Iterator[tuple[int, list[Hypothesis]]]:
     """Yields (index, n_best hypotheses, best first) for each request as soon as it is decided. A text that the limit cuts off stands
     beside those that ended: the score alone decides.
     """
-    living: list[Partial] = [Partial(request) for request in requests]
+    living = [[Partial(request)] for request in requests]
     ended: dict[int, list[Partial]] = {request.index: [] for request in requests}
-    width, said = rules.options.beam, None
+    width = rules.options.beam
     spare = width * max(1, len(rules.ends)) if width > 1 else 0  # so many may end at once
-    while living:
-        log_probabilities = rules.log_probabilities(speaker.next_logits(said), speaker.history, living)
-        candidates = _expand(living, log_probabilities, width + spare)
-        survivors: list[Candidate] = []
-        for request, group in groupby(candidates, key=lambda candidate: candidate[1].request):
-            best = sorted(group, key=lambda candidate: -candidate[1].log_probability)
-            over = [rules.ended(partial) for _, partial in best]
-            ended[request.index] += [partial for (_, partial), end in zip(best[:width], over, strict=False) if end]
-            alive = [candidate for candidate, end in zip(best, over, strict=True) if not end][:width]
+    logits = trees.next_logits() if living else None
+    while logits is not None:
+        grown: list[list[tuple[int, Partial]]] = []
+        rows = []
+        for row, candidates in enumerate(_candidates(logits, living, trees, rules, width + spare)):
+            request = living[row][0].request
+            alive, over, cut = _parted(living[row], candidates, rules)
+            if over:
+                ended[request.index] = _kept(ended[request.index] + over, rules)
             if _decided([partial for _, partial in alive], ended[request.index], rules):
-                cut = [partial for (_, partial), end in zip(best[:width], over, strict=False) if not end]
                 yield request.index, _ranked(ended.pop(request.index), cut, rules)
             else:
-                survivors += alive
-        speaker.select([row for row, _ in survivors])
-        living = [partial for _, partial in survivors]
-        said = [partial.chosen[-1] for partial in living]
+                rows.append(row)
+                grown.append(alive)
+        trees.select(rows)
+        widest = max(map(len, grown), default=0)
+        grown = [[*alive, *[_dead(alive[0])] * (widest - len(alive))] for alive in grown]
+        living = [[partial for _, partial in alive] for alive in grown]
+        said = [[partial.chosen[-1] for partial in texts] for texts in living]
+        logits = trees.next_logits([[leaf for leaf, _ in alive] for alive in grown], said) if living else None
 
 
-def _expand(living: list[Partial], log_probabilities: Tensor, width: int) -> list[Candidate]:
-    """Each row's `width` best continuations: the best of an input are surely among them."""
-    values, tokens = log_probabilities.topk(min(width, log_probabilities.shape[-1]))
-    return [
-        (row, partial.plus(token, value))
-        for row, (partial, row_values, row_tokens) in enumerate(
-            zip(living, values.tolist(), tokens.tolist(), strict=True)
-        )
-        for value, token in zip(row_values, row_tokens, strict=True)
-        if value != float("-inf")
-    ]
+def _candidates(
+    logits: Tensor, living: Sequence[Sequence[Partial]], trees: Trees, rules: Rules, n: int
+) -> list[list[Candidate]]:
+    """Of each input, the n best ways to go on, the best first; all that may be where a stop string can end any number of them."""
+    said = [text for leaves in trees.history for text in leaves]
+    values, tokens = rules.best(logits.flatten(0, 1), said, [partial for texts in living for partial in texts], n)
+    before = torch.tensor([[partial.log_probability for partial in texts] for texts in living], dtype=torch.float64)
+    totals = (values.cpu().view(*before.shape, -1) + before[..., None]).flatten(1)
+    totals, order = totals.sort(dim=-1, descending=True, stable=True)
+    n = totals.shape[1] if rules.options.stop else n
+    tokens, leaves = tokens.cpu().view(len(living), -1).gather(1, order), order // values.shape[1]
+    found = zip(leaves[:, :n].tolist(), tokens[:, :n].tolist(), totals[:, :n].tolist(), strict=True)
+    return [[one for one in zip(*row, strict=True) if one[2] != float("-inf")] for row in found]
+
+
+def _parted(
+    texts: Sequence[Partial], candidates: Sequence[Candidate], rules: Rules
+) -> tuple[list[tuple[int, Partial]], list[Partial], list[Partial]]:
+    """The best that go on, as many as beams; and of the best as many candidates as beams, those that end, and those that do not."""
+    width = rules.options.beam
+    alive: list[tuple[int, Partial]] = []
+    over: list[Partial] = []
+    cut: list[Partial] = []
+    for rank, (leaf, token, total) in enumerate(candidates):
+        partial = Partial(texts[leaf].request, (*texts[leaf].chosen, token), total)
+        end = rules.ended(partial)
+        if rank < width:
+            (over if end else cut).append(partial)
+        if not end:
+            alive.append((leaf, partial))
+        if len(alive) == width and rank + 1 >= width:
+            break
+    return alive, over, cut
+
+
+def _dead(candidate: tuple[int, Partial]) -> tuple[int, Partial]:
+    """Fills a tree up that has fewer leaves than others."""
+    leaf, partial = candidate
+    return leaf, Partial(partial.request, partial.chosen, float("-inf"))
 
 
 def _decided(alive: list[Partial], ended: list[Partial], rules: Rules) -> bool:
@@ -70,13 +101,21 @@ def _decided(alive: list[Partial], ended: list[Partial], rules: Rules) -> bool:
     if not alive or len(alive[0].chosen) >= alive[0].request.limit:
         return True
     o, length = rules.options, len(alive[0].chosen)
-    needed = o.n_best if o.stopping == "never" else o.beam
-    kept = sorted((_score(partial, rules) for partial in ended), reverse=True)[:needed]
-    if len(kept) < needed or o.stopping == "full":
-        return len(kept) == needed
+    if len(ended) < _needed(rules) or o.stopping == "full":
+        return len(ended) >= _needed(rules)
     if o.stopping == "never":
         length = alive[0].request.limit if o.length_penalty > 0 else length + 1
-    return rules.score(max(partial.log_probability for partial in alive), length) <= kept[-1]
+    return rules.score(max(partial.log_probability for partial in alive), length) <= _score(ended[-1], rules)
+
+
+def _needed(rules: Rules) -> int:
+    """How many ended texts decide."""
+    return rules.options.n_best if rules.options.stopping == "never" else rules.options.beam
+
+
+def _kept(ended: list[Partial], rules: Rules) -> list[Partial]:
+    """Those of the ended texts that can still be returned or decide, the best first."""
+    return sorted(ended, key=lambda partial: -_score(partial, rules))[: _needed(rules)]
 
 
 def _score(partial: Partial, rules: Rules) -> float:

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from pellucid.errors import DataError, UserError
 from pellucid.generation.options import GenerationOptions
-from pellucid.generation.sampling import forbid, penalise
+from pellucid.generation.sampling import penalise
 from pellucid.models.config import ModelConfig
+
+AT_ONCE = 32
+"""Rows whose log-probabilities are worked out at a time: few enough to stay in the processor's cache."""
 
 
 class Tokenizer(Protocol):
@@ -101,16 +104,38 @@ class Rules:
         """
         penalty, beams = self.options.repetition_penalty, self.options.beam > 1
         found = torch.log_softmax(logits if beams else penalise(logits, said, penalty), dim=-1)
-        found = forbid(penalise(found, said, penalty) if beams else found, self.banned)
-        for row, (before, partial) in enumerate(zip(said, living, strict=bool(living))):
-            if self.options.no_repeat:
-                found[row, repeating(before, self.options.no_repeat)] = -torch.inf
-            if len(partial.chosen) < self.options.min_new:
-                found[row, list(self.ends)] = -torch.inf
-            if self.options.force_end and self.ends and len(partial.chosen) + 1 == partial.request.limit:
+        found = self._without(penalise(found, said, penalty) if beams else found, said, living)
+        for row, partial in enumerate(living if self.options.force_end and self.ends else ()):
+            if len(partial.chosen) + 1 == partial.request.limit:
                 found[row] = -torch.inf
                 found[row, self.first_end] = 0.0
         return found
+
+    def best(
+        self, logits: Tensor, said: Sequence[Sequence[int]], living: Sequence[Partial], n: int
+    ) -> tuple[Tensor, Tensor]:
+        """The n greatest of `log_probabilities` in each row, or all, and their tokens: [B,n] each. Raises DataError where one is not a
+        number."""
+        found = []
+        for start in range(0, len(logits), AT_ONCE):
+            rows = slice(start, start + AT_ONCE)
+            found.append(largest(self.log_probabilities(logits[rows], said[rows], living[rows]), n))
+        values, tokens = (torch.cat(part) for part in zip(*found, strict=True))
+        if values.isnan().any():
+            raise DataError(
+                "the model's output is not a number", "its weights are damaged, or overflow in this precision"
+            )
+        return values, tokens
+
+    def _without(self, scores: Tensor, said: Sequence[Sequence[int]], living: Sequence[Partial]) -> Tensor:
+        """The scores [B,V] with -inf, in place, for what may not be said."""
+        scores[:, self.banned] = -torch.inf
+        for row, before in enumerate(said if self.options.no_repeat else ()):
+            scores[row, repeating(before, self.options.no_repeat)] = -torch.inf
+        short = [row for row, partial in enumerate(living) if len(partial.chosen) < self.options.min_new]
+        if short:
+            scores[torch.tensor(short)[:, None], torch.tensor(sorted(self.ends))] = -torch.inf
+        return scores
 
     def ended(self, partial: Partial) -> bool:
         """The last token is <eos>, or the text now holds a stop string."""
@@ -152,3 +177,19 @@ def repeating(ids: Sequence[int], n: int) -> list[int]:
     """The tokens that behind `ids` would make their last n tokens a run that is there already."""
     last = list(ids[len(ids) - n + 1 :])
     return [ids[i + n - 1] for i in range(len(ids) - n + 1) if list(ids[i : i + n - 1]) == last]
+
+
+def largest(scores: Tensor, n: int, width: int = 64) -> tuple[Tensor, Tensor]:
+    """`topk` of rows [B,V], sorted: values and places [B,n], or all V if there are no n. Long rows are cut into pieces of `width`: the n
+    greatest are surely in the n pieces with the greatest heads, and few numbers are left to sort."""
+    n_pieces = scores.shape[1] // width
+    if n_pieces < 4 * n:
+        return scores.topk(min(n, scores.shape[1]))
+    cut = n_pieces * width
+    pieces = scores[:, :cut].unflatten(1, (n_pieces, width))
+    first = pieces.amax(-1).topk(n, sorted=False).indices
+    found = pieces.gather(1, first[..., None].expand(-1, -1, width)).flatten(1)
+    places = (first[..., None] * width + torch.arange(width, device=scores.device)).flatten(1)
+    rest = torch.arange(cut, scores.shape[1], device=scores.device).expand(len(scores), -1)
+    values, at = torch.cat((found, scores[:, cut:]), 1).topk(n)
+    return values, torch.cat((places, rest), 1).gather(1, at)

@@ -8,6 +8,7 @@ over the text of one input.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,10 @@ from pellucid.generation.hypotheses import Hypothesis, Partial, Request, Rules, 
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.sampling import dice, draw, only_top_k, only_top_p
 from pellucid.generation.speakers import Speaker, speaker_of
+from pellucid.generation.trees import Trees
+from pellucid.generation.workers import halves, side_by_side
 from pellucid.models.config import ModelConfig
+from pellucid.parts.products import quick
 from pellucid.progress import Progress
 
 BATCH_TOKENS = 32768
@@ -49,7 +53,7 @@ def generate(
     """
     requests = _requests(model, inputs, prefixes, options, first_index)
     results: list[list[Hypothesis]] = [[] for _ in inputs]
-    with evaluating(model), Progress("answers", len(inputs)) as progress:
+    with evaluating(model), quick(model), Progress("answers", len(inputs)) as progress:
         for index, said in _events(model, requests, options, tokenizer, batch_tokens):
             if isinstance(said, list):
                 results[index - first_index] = said
@@ -76,7 +80,7 @@ def stream(
     pieces, given = tokenizer.stream(), begun
     text = "".join(pieces.push(token) for token in (*requests[0].before, *prefix))
     tail = max(map(len, options.stop), default=1) - 1
-    with evaluating(model):
+    with evaluating(model), quick(model):
         for _, said in _events(model, requests, options, tokenizer, BATCH_TOKENS):
             text += pieces.push(said) if isinstance(said, int) else pieces.finish()
             places = [place for stop in options.stop if (place := text.find(stop, forced)) >= 0]
@@ -110,6 +114,7 @@ def speak(speaker: Speaker, requests: list[Request], rules: Rules) -> Iterator[E
                 yield partial.request.index, [rules.hypothesis(partial, ended)]
             else:
                 rows.append(row)
+        rows = _closed_up(rows)
         speaker.select(rows)
         living = [living[row] for row in rows]
         said = [partial.chosen[-1] for partial in living]
@@ -123,6 +128,12 @@ def _choose(log_probabilities: Tensor, options: GenerationOptions, generators: l
     return draw(only_top_p(scores, options.top_p), uniform.to(scores.device))
 
 
+def _closed_up(rows: list[int]) -> list[int]:
+    """The rows that stay, the last of them in the places of those that go: few have to be moved."""
+    stay, behind = set(rows), [row for row in rows if row >= len(rows)]
+    return [place if place in stay else behind.pop() for place in range(len(rows))]
+
+
 def _events(
     model: nn.Module,
     requests: list[Request],
@@ -134,13 +145,24 @@ def _events(
     config: ModelConfig = model.config  # type: ignore[assignment]
     rules, speaker_type = Rules(options, config, tokenizer), speaker_of(model)
     for batch in _batches(requests, options.beam, 0 if options.deterministic else batch_tokens):
-        speaker = speaker_type(model, [request.ids for request in batch], [request.prefix for request in batch])
         if options.beam == 1:
+            speaker = speaker_type(model, [request.ids for request in batch], [request.prefix for request in batch])
             yield from speak(speaker, batch, rules)
             continue
-        for index, best in beam_search(speaker, batch, rules):
+        for index, best in _searched(model, batch, rules):
             yield from ((index, token) for token in best[0].ids[len(_by_index(batch, index).prefix) :])
             yield index, best
+
+
+def _searched(model: nn.Module, batch: list[Request], rules: Rules) -> Iterator[tuple[int, list[Hypothesis]]]:
+    """The batch by beam search, in two threads where that pays."""
+
+    def search(part: list[Request]) -> Iterator[tuple[int, list[Hypothesis]]]:
+        trees = Trees(model, [request.ids for request in part], [request.prefix for request in part])
+        return beam_search(trees, part, rules)
+
+    parts = halves(batch, len(batch) * rules.options.beam, next(model.parameters()).device)
+    yield from side_by_side([partial(search, part) for part in parts])
 
 
 def _by_index(batch: list[Request], index: int) -> Request:

@@ -79,7 +79,8 @@ class _Past:
 
     def add(self, said: Sequence[int]) -> None:
         """One more token per row."""
-        self.history = [[*row, token] for row, token in zip(self.history, said, strict=True)]
+        for row, token in zip(self.history, said, strict=True):
+            row.append(token)
         width = self.cache.length + 1
         if max(map(len, self.history)) < width > self.model.config.max_length:  # too wide only by padding
             return self.restart()
@@ -92,7 +93,7 @@ class _Past:
         if list(rows) == list(range(len(self.history))):
             return None
         index = torch.tensor(rows, dtype=torch.long, device=self.device)
-        self.history = [self.history[row] for row in rows]
+        self.history = [list(self.history[row]) for row in rows]
         self.cache.select(index)
         self.keep = None if self.keep is None else self.keep[index]
         return index

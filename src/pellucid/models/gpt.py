@@ -5,10 +5,10 @@ from functools import partial
 from torch import nn
 
 from pellucid.models.config import ModelConfig
-from pellucid.models.inputs import make_embedding, make_relative, make_tokens, refuse_too_long
-from pellucid.parts.cache import KeyValueCache, past, positions_of
+from pellucid.models.inputs import in_line, make_embedding, make_relative, make_tokens
+from pellucid.parts.cache import KeyValueCache
 from pellucid.parts.heads import make_head
-from pellucid.parts.masks import Mask
+from pellucid.parts.places import Places
 from pellucid.parts.shapes import Ids, Keep, Logits, States
 from pellucid.parts.stack import Block, Stack
 
@@ -27,13 +27,17 @@ class GPT(nn.Module):
         """[B,T] to logits [B,T,V]. keep [B,K] True on real tokens, K = cache.length + T; None = all. The cache grows by T."""
         return self.head(self.hidden(ids, keep, cache))
 
-    def hidden(self, ids: Ids, keep: Keep | None = None, cache: KeyValueCache | None = None) -> States:
-        """As forward, but the states [B,T,D] before the head. Raises UserError when the positions would exceed the model's table."""
-        positions, key_positions = positions_of(keep, ids.shape[1], past(cache), ids.device)
-        refuse_too_long(self.config, key_positions.shape[1])
-        x = self.embed(ids, positions)
-        mask = Mask(causal=True, window=self.config.window, keep=keep)
-        return self.stack(x, positions, key_positions, cache, mask=mask)
+    def hidden(
+        self,
+        ids: Ids,
+        keep: Keep | None = None,
+        cache: KeyValueCache | None = None,
+        places: Places | None = None,
+    ) -> States:
+        """As forward, but the states [B,T,D] before the head. places: where the tokens stand, if not one behind the other. Raises
+        UserError when the positions would exceed the model's table."""
+        positions, keys, mask = places or in_line(self.config, ids, keep, cache)
+        return self.stack(self.embed(ids, positions), positions, keys, cache, mask=mask)
 
     def new_cache(self) -> KeyValueCache:
         """An empty cache for generation."""

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 
 from pellucid.errors import UserError
 from pellucid.models.config import ModelConfig
+from pellucid.parts.cache import KeyValueCache, past, positions_of
 from pellucid.parts.embeddings import Embedding, Tokens
+from pellucid.parts.masks import Mask
+from pellucid.parts.places import Places
 from pellucid.parts.positions import Alibi, Learned, Rotary, Sinusoidal, T5Bias
 from pellucid.parts.stack import AsAngles, AsBias
 
@@ -59,3 +62,11 @@ def refuse_too_long(config: ModelConfig, length: int) -> None:
             f"the input has {length} tokens, the model knows {config.max_length} positions",
             "shorten the input, or train with a larger model.max_length",
         )
+
+
+def in_line(config: ModelConfig, ids: Tensor, keep: Tensor | None, cache: KeyValueCache | None) -> Places:
+    """New tokens [B,T] one behind the other, behind those in the cache; each sees what is before it and within the window. keep [B,K] True
+    on real tokens. Raises UserError when the positions would exceed the model's table."""
+    positions, keys = positions_of(keep, ids.shape[1], past(cache), ids.device)
+    refuse_too_long(config, keys.shape[1])
+    return Places(positions, keys, Mask(causal=True, window=config.window, keep=keep))

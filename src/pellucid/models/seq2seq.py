@@ -6,11 +6,12 @@ from functools import partial
 from torch import nn
 
 from pellucid.models.config import ModelConfig
-from pellucid.models.inputs import make_embedding, make_relative, make_tokens, refuse_too_long
-from pellucid.parts.cache import KeyValueCache, past, positions_of
+from pellucid.models.inputs import in_line, make_embedding, make_relative, make_tokens, refuse_too_long
+from pellucid.parts.cache import KeyValueCache, positions_of
 from pellucid.parts.heads import make_head
 from pellucid.parts.masks import Mask
 from pellucid.parts.norms import make_norm, working
+from pellucid.parts.places import Places
 from pellucid.parts.shapes import Ids, Keep, Logits, Memory, SourceIds, SourceKeep, States
 from pellucid.parts.stack import Block, CrossBlock, Stack
 
@@ -55,15 +56,13 @@ class Seq2Seq(nn.Module):
         memory_keep: SourceKeep | None = None,
         keep: Keep | None = None,
         cache: KeyValueCache | None = None,
+        places: Places | None = None,
     ) -> States:
-        """Target ids [B,T] to states [B,T,D] before the head. keep [B,K], K = cache.length + T. With a cache, the memory's keys and values
-        are computed at the first call and then remembered."""
-        positions, keys = positions_of(keep, ids.shape[1], past(cache), ids.device)
-        refuse_too_long(self.config, keys.shape[1])
-        x = self.embed_target(ids, positions)
-        mask = Mask(causal=True, window=self.config.window, keep=keep)
+        """Target ids [B,T] to states [B,T,D] before the head. keep [B,K], K = cache.length + T. places: where the tokens stand, if not one
+        behind the other. With a cache, the memory's keys and values are computed at the first call and then remembered."""
+        positions, keys, mask = places or in_line(self.config, ids, keep, cache)
         side = {"mask": mask, "memory": memory, "memory_mask": Mask(keep=memory_keep)}
-        return self.decoder(x, positions, keys, cache, **side)
+        return self.decoder(self.embed_target(ids, positions), positions, keys, cache, **side)
 
     def new_cache(self) -> KeyValueCache:
         """An empty cache for generation."""

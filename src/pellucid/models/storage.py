@@ -30,6 +30,7 @@ from pellucid.models.pretrained.family import Family
 from pellucid.models.pretrained.fields import check_ids, check_types, named, spoken, to_speak
 from pellucid.models.pretrained.mapping import Row, row, shapes_of_theirs, to_ours, to_theirs
 from pellucid.models.weights import Weights, open_weights, outdated, refuse_remote_code
+from pellucid.parts.quantized import is_quantized
 from pellucid.records import from_dict
 from pellucid.text import beside, foreign
 from pellucid.text.tokenizer import Tokenizer
@@ -46,7 +47,9 @@ def save(
 ) -> None:
     """Writes the folder: each file aside first, then all moved into place, the weights last. What else is in the folder stays, a model card
     too unless `card` is given. Weights are saved in float32, tied ones once. speaking: what generation_config.json
-    says beside the tokens."""
+    says beside the tokens. Raises UserError for a quantised model, whose own weights are gone."""
+    if is_quantized(model):
+        raise UserError("a quantised model cannot be saved", "load it without precision=")
     with written_aside(folder) as aside:
         _write_folder(model, aside, tokenizer, card, speaking)
         if not card and (folder / "README.md").exists():

@@ -35,9 +35,15 @@ class Growing:
             room[:, :, :used] = self._room[which][:, :, :used]
         return room
 
-    def select(self, rows: Tensor) -> None:
+    def select(self, rows: Tensor, moved: Tensor | None = None) -> None:
         if self._room is not None:
-            self._room = (self._room[0][rows], self._room[1][rows])
+            self._room = tuple(_selected(side, rows, moved) for side in self._room)  # type: ignore[assignment]
+
+    def pick(self, keys: Tensor) -> None:
+        if self._room is not None:
+            keys, self.length = keys[:, None, :, None], keys.shape[1]
+            keys, values = (side.gather(2, keys.expand(-1, side.shape[1], -1, side.shape[3])) for side in self._room)
+            self._room = keys, values
 
 
 class Fixed:
@@ -52,9 +58,17 @@ class Fixed:
             self._kept = compute()
         return self._kept
 
-    def select(self, rows: Tensor) -> None:
+    def select(self, rows: Tensor, moved: Tensor | None = None) -> None:
         if self._kept is not None:
-            self._kept = (self._kept[0][rows], self._kept[1][rows])
+            self._kept = tuple(_selected(side, rows, moved) for side in self._kept)  # type: ignore[assignment]
+
+
+def _selected(side: Tensor, rows: Tensor, moved: Tensor | None) -> Tensor:
+    """These rows; where only those at `moved` are not in their place already, and come from behind, the others stay where they are."""
+    if moved is None:
+        return side[rows]
+    side[moved] = side[rows[moved]]
+    return side[: len(rows)]
 
 
 @dataclass
@@ -80,11 +94,20 @@ class KeyValueCache:
         return own.length if own else 0
 
     def select(self, rows: Tensor) -> None:
-        """Keep these rows of the batch, in this order, repeats allowed (int64 [B'])."""
+        """Keep these rows of the batch, in this order, repeats allowed (int64 [B']). Rows at the end that fill the places of others that
+        go are all that is copied."""
+        elsewhere = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
+        from_behind = bool((rows[elsewhere] >= len(rows)).all())
         for layer in self.layers:
             for slot in (layer.own, layer.memory):
                 if slot is not None:
-                    slot.select(rows)
+                    slot.select(rows, elsewhere if from_behind else None)
+
+    def pick(self, keys: Tensor) -> None:
+        """Of each row's own past, keep the keys at these places (int64 [B,K'])."""
+        for layer in self.layers:
+            if layer.own is not None:
+                layer.own.pick(keys)
 
 
 def past(cache: KeyValueCache | None) -> int:
