@@ -66,6 +66,13 @@ class Buckets:
             longest = wider
         yield order[start:]
 
+    def widest(self, epoch: int = 0) -> set[int]:
+        """The steps of an epoch whose batches ask for most memory: that of most ids with padding, and that of the longest rows."""
+        plan = self._plan_epoch(epoch)
+        ids = [sum(len(rows) * int(side[rows].max()) for side in self.lengths) for rows in plan]
+        squares = [sum(len(rows) * int(side[rows].max()) ** 2 for side in self.lengths) for rows in plan]
+        return {epoch * len(plan) + max(range(len(plan)), key=sizes.__getitem__) for sizes in (ids, squares)}
+
     def padding(self, epoch: int = 0) -> float:
         """The share of an epoch's ids that is padding."""
         plan = self._plan_epoch(epoch)

@@ -9,7 +9,8 @@ from pellucid.errors import UserError
 @dataclass(frozen=True)
 class TrainingConfig:
     """`batch_tokens` (pairs: source + target) or `batch_size` windows of `length` tokens (text) are seen per
-    step; `accumulate` splits that batch.
+    step. Less memory for the same numbers: `accumulate` splits that batch; `recompute` keeps no activations of the blocks but works them
+    out again in the backward pass, a third more work.
 
     Times are in steps; `evaluate_every` and `checkpoint_every` 0 = only at the end. `muon_lr` 0 = 4 · `lr`.
     `final_lr`, `decay`: where the schedule ends, as a share of the peak, and the share of the steps that a
@@ -28,6 +29,7 @@ class TrainingConfig:
     batch_size: int = 16
     length: int = 256
     accumulate: int = 1
+    recompute: bool = False
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-3
     muon_lr: float = 0.0

@@ -16,11 +16,13 @@ from pellucid.models.config import ModelConfig
 from pellucid.progress import counted
 from pellucid.records import from_dict
 from pellucid.text.tokenizer import Tokenizer, train
-from pellucid.training import finetuning
+from pellucid.training import finetuning, room
 from pellucid.training.contracts import Data, Task
 from pellucid.training.kinds import Kind, kind_of
+from pellucid.training.memory import foresee
 from pellucid.training.opening import open_model
 from pellucid.training.recipe import Recipe
+from pellucid.training.recompute import recompute
 
 
 @dataclass
@@ -46,6 +48,7 @@ def prepare(recipe: Recipe, folder: Path | None) -> Fit:
     """Everything made ready; of a run that has begun in `folder`, its own tokenizer and config. The model to begin with is read until there
     is a checkpoint, and of updates of low rank always: their checkpoints hold only what is trained. Raises DataError for unusable data,
     UserError for what the recipe asks in vain."""
+    room.keep_few_kernels()
     kind, config, tokenizer = kind_of(recipe), recipe.model, None
     theirs: ModelConfig | None = None
     tensors: dict[str, Tensor] = {}
@@ -69,6 +72,8 @@ def prepare(recipe: Recipe, folder: Path | None) -> Fit:
         model, note = finetuning.begin(config, recipe.seed, theirs, tensors, recipe.lora)
         notes.append(f"begins with {recipe.init}: {note}")
     notes.append(finetuning.freeze(model, recipe.training.freeze))
+    model = recompute(model) if recipe.training.recompute else model
+    notes.append(str(foresee(model, task, data, recipe.training)))
     return Fit(tokenizer, model, task, data, [note for note in notes if note], hash_of(tensors), parts)
 
 

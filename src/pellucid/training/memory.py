@@ -1,0 +1,139 @@
+"""What a run will take of memory, told before it takes it; and a polite no to what cannot fit.
+
+Tensors are counted by `rehearsal`; what they do not tell (libraries, what an allocator loses between blocks) is in `ASIDE`, measured by
+`python -m benchmarks memory`. How much there is comes from `room`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from pellucid.errors import UserError
+from pellucid.training import devices, ranks, room
+from pellucid.training.config import TrainingConfig
+from pellucid.training.contracts import Batch, Data, Task
+from pellucid.training.devices import Choices
+from pellucid.training.recompute import recompute
+from pellucid.training.rehearsal import Watch, rehearse
+
+MB, GB = 10**6, 10**9
+ERROR = 1.15
+"""How many times too high a prediction may be: only what would not fit even then is refused."""
+
+
+@dataclass(frozen=True)
+class Aside:
+    """What tensors do not tell. libraries: bytes that kernels, threads and their buffers take once they run; blocks: how many blocks of
+    the usual size (`Watch.block`) are lost between others, that no other fits into."""
+
+    libraries: int
+    blocks: int
+
+
+ASIDE = {
+    ("cpu", "float32"): Aside(90 * MB, 16),
+    ("cpu", "bfloat16"): Aside(130 * MB, 16),
+    ("cuda", "float32"): Aside(600 * MB, 4),
+    ("cuda", "bfloat16"): Aside(600 * MB, 4),
+}
+"""By kind of device and precision; of other devices as of a CPU. On a CPU as glibc 2.36 does."""
+
+PARTS = (2, 4, 8, 16, 32)
+"""Values of `accumulate` that are tried where a run does not fit."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes. need: the most that the process (on a GPU: the run) will hold; free: what it may hold, None where nobody knows."""
+
+    need: int
+    free: int | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether it may go well."""
+        return self.free is None or self.need / ERROR <= self.free
+
+    def __str__(self) -> str:
+        told = f"this run will need about {size(self.need)} of memory"
+        if self.free is None:
+            return told
+        return f"{told}, {size(self.free)} are free" + ("" if self.need <= self.free else ": it may not fit")
+
+
+def size(n: int) -> str:
+    """Bytes as people say them: 430 MB, 2.1 GB."""
+    return f"{n / GB:,.1f} GB" if n >= GB else f"{round(n, -7) / MB:,.0f} MB"
+
+
+def foresee(model: nn.Module, task: Task, data: Data, t: TrainingConfig) -> Forecast:
+    """What training will take, before any of it is allocated. Raises UserError, with what would fit, where it cannot."""
+    found = forecast(model, task, data, t)
+    if not found.fits:
+        needs = f"this run needs about {size(found.need)} of memory, {size(found.free or 0)} are free"
+        ways = [f"{flags} (about {size(other.need)})" for flags, other in leaner(model, task, data, t)]
+        raise UserError(
+            needs, "this would fit: " + ", or ".join(ways) if ways else "make the model or its batch smaller"
+        )
+    return found
+
+
+def forecast(model: nn.Module, task: Task, data: Data, t: TrainingConfig) -> Forecast:
+    """For the widest batches of an epoch, in the precision that will be chosen."""
+    device = devices.find(t.device)
+    kind, precision = torch.device(device).type, expected(t, device)
+    weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    now = weights if kind == "cuda" else room.resident() or weights
+    steps = []
+    for batch in widest(data):
+        mine = ranks.rows(batch, ranks.rank(), ranks.world())
+        watch = rehearse(model, task.loss, mine, task.count(batch), t, Choices(device, precision))
+        steps.append(held(watch, kind, precision))
+    return Forecast(now + max(steps), room.available(device))
+
+
+def held(watch: Watch, kind: str, precision: str) -> int:
+    """Bytes that a step of these tensors takes, all told."""
+    aside = ASIDE.get((kind, precision), ASIDE["cpu", precision])
+    return watch.peak + aside.libraries + aside.blocks * watch.block
+
+
+def expected(t: TrainingConfig, device: str) -> str:
+    """The precision of the steps: as asked, else the lower where the processor has it, as `devices.choose` mostly finds."""
+    if t.precision != "auto":
+        return t.precision
+    return "bfloat16" if devices.bfloat16_is_native(device) else "float32"
+
+
+def widest(data: Data) -> Iterator[Batch]:
+    """The batches that ask for most: of rows grouped by length those of most ids and of the longest rows, else any."""
+    inner: Any = getattr(data, "data", data)
+    buckets = getattr(inner, "buckets", None) or getattr(inner, "_buckets", None)
+    for step in buckets.widest() if buckets else (0,):
+        yield data.batch(step)
+
+
+def leaner(model: nn.Module, task: Task, data: Data, t: TrainingConfig) -> Iterator[tuple[str, Forecast]]:
+    """Flags with which the run would fit, and what it needs then: the fewest parts, recomputation, or both. Not a way back: blocks of the
+    model may be recomputed afterwards."""
+    most = max(ranks.n_rows(batch) for batch in widest(data)) // ranks.world()
+    parts = [{"accumulate": n} for n in PARTS if t.accumulate < n <= most]
+    found = list(_first(model, task, data, t, parts))
+    if not t.recompute:
+        again: list[Mapping[str, Any]] = [{"recompute": True}, *({"recompute": True, **part} for part in parts)]
+        found += _first(recompute(model), task, data, t, again)
+    yield from found
+
+
+def _first(
+    model: nn.Module, task: Task, data: Data, t: TrainingConfig, changes: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, Forecast]]:
+    """The first of the changes that fits."""
+    for change in changes:
+        found = forecast(model, task, data, replace(t, **change))
+        if found.fits:
+            yield " ".join(f"--training.{name} {str(value).lower()}" for name, value in change.items()), found
+            return
