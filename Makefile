@@ -1,11 +1,12 @@
-# make demo: environment, training, evaluation, translations. make test: everything. Both start from a fresh clone with Python 3.11+ alone.
+# make demo: environment, training, evaluation, translations. make test: everything. make bench: speed beside the peers.
+# All start from a fresh clone with Python 3.11+ alone.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 RUN ?= runs/dates
 ENVIRONMENT = $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 demo: $(VENV)/.installed
 	@if [ -f $(RUN)/run.toml ]; then $(BIN)/pellucid resume $(RUN); else $(BIN)/pellucid train dates --out $(RUN); fi
@@ -28,6 +29,12 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src
 	$(BIN)/python -m pytest -q -m "not gpu and not slow"
+
+# make bench: every question beside the peers (PELLUCID_PEERS, NANOGPT, PELLUCID_DATA: see benchmarks/__main__.py), but the one that takes hours.
+QUESTIONS ?= training decoding beam text memory startup scaling
+
+bench: $(VENV)/.installed-dev
+	@for name in $(QUESTIONS); do $(BIN)/python -m benchmarks $$name || exit 1; done
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(ENVIRONMENT) -e .

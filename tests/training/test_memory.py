@@ -1,0 +1,235 @@
+"""What a run will hold is told beforehand, is what it then holds, and is refused where there is no room."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from pellucid.data.buckets import Buckets
+from pellucid.errors import UserError
+from pellucid.tasks import language
+from pellucid.training import memory, room
+from pellucid.training.config import TrainingConfig
+from pellucid.training.devices import Choices
+from pellucid.training.ema import Ema
+from pellucid.training.fits import prepare
+from pellucid.training.optimizers import Optimizer
+from pellucid.training.recompute import recompute
+from pellucid.training.rehearsal import Watch, rehearse
+from pellucid.training.run import start
+from tests import families
+from tests.runs import copy_recipe, text_recipe, write_text
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process holds in /proc")
+PLAIN = {"warmup": 1, "precision": "float32", "device": "cpu"}
+
+
+def text(n_rows: int, length: int) -> dict[str, torch.Tensor]:
+    ids = families.ids(n_rows, length)
+    return {"ids": ids, "targets": ids}
+
+
+def really_held(model: nn.Module, batch: dict[str, torch.Tensor], t: TrainingConfig) -> int:
+    """The most bytes of tensors of a real step, counted while it runs."""
+    optimizer = Optimizer(model, t, t.precision)
+    with Watch() as watch:
+        watch._run = lambda func, args, kwargs: func(*args, **kwargs)  # type: ignore[method-assign]
+        for _ in range(2):
+            average = Ema(model, t.ema) if t.ema else None
+            language.loss(model, batch).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step(1.0)
+            del average
+    return watch.peak
+
+
+@pytest.mark.parametrize("change", [{}, {"optimizer": "muon"}, {"ema": 0.9}, {"recompute": True}])
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_rehearsed_step_holds_the_tensors_of_a_real_one(name: str, change: dict[str, Any]) -> None:
+    t, batch = TrainingConfig(**PLAIN, **change), text(8, 30)
+    model = families.make(name, dropout=0.1).train()
+    model = recompute(model) if t.recompute else model
+    before = [p.clone() for p in model.parameters()]
+    watch = rehearse(model, language.loss, batch, 8 * 30, t, Choices())
+    assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, model.parameters(), strict=True))
+    assert watch.peak == pytest.approx(really_held(model, batch, t), rel=0.03)
+
+
+def test_what_saves_memory_does_so_and_state_counts() -> None:
+    batch = text(8, 40)
+
+    def peak(**change: Any) -> int:
+        model = families.make("llama").train()
+        t = TrainingConfig(**PLAIN, **change)
+        model = recompute(model) if t.recompute else model
+        return rehearse(model, language.loss, batch, 8 * 40, t, Choices()).peak
+
+    weights = sum(p.nbytes for p in families.make("llama").parameters())
+    plain, apart, again = peak(), peak(accumulate=4), peak(recompute=True)
+    assert apart < 0.5 * plain and again < 0.8 * plain
+    assert peak(recompute=True, accumulate=4) < min(apart, again)
+    assert peak(ema=0.9) - plain == pytest.approx(weights, rel=0.01)
+    assert plain - peak(optimizer="muon") == pytest.approx(weights, rel=0.5)
+
+
+@pytest.mark.parametrize("name", sorted(families.TEXT | families.VITS))
+def test_every_family_can_be_rehearsed(name: str) -> None:
+    def loss(model: Any, batch: Any) -> torch.Tensor:
+        out = model(**batch)
+        return out.float().sum()
+
+    from tests.inspection.subjects import inputs
+
+    watch = rehearse(families.make(name), loss, inputs(name), 0, TrainingConfig(**PLAIN), Choices())
+    assert watch.peak > 3 * sum(p.nbytes for p in families.make(name).parameters())
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 200), st.integers(0, 3))
+def test_the_widest_batches_are_of_the_epoch_asked_for(lengths: list[int], batch_tokens: int, epoch: int) -> None:
+    import numpy as np
+
+    side = np.array(lengths)
+    buckets = Buckets((side,), batch_tokens)
+    steps = range(epoch * buckets.steps_per_epoch, (epoch + 1) * buckets.steps_per_epoch)
+    ids = {step: len(buckets.rows(step)) * side[buckets.rows(step)].max() for step in steps}
+    assert buckets.widest(epoch) <= set(steps)
+    assert max(ids[step] for step in buckets.widest(epoch)) == max(ids.values())
+
+
+# --- room: files as Linux writes them -----------------------------------------------------------------------------------
+
+MEMINFO = "MemTotal: 8000 kB\nMemFree: 100 kB\nMemAvailable: 5000 kB\nSwapFree: 1000 kB\n"
+
+
+def system(root: Path, files: dict[str, str]) -> Path:
+    for name, content in {"proc/meminfo": MEMINFO, **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    return root
+
+
+V2 = "sys/fs/cgroup/outer"
+V1 = "sys/fs/cgroup/memory/docker"
+
+
+@pytest.mark.parametrize(
+    "files, free",
+    [
+        ({}, 6000 * 1024),
+        (
+            {
+                "proc/self/cgroup": "0::/outer/inner\n",
+                f"{V2}/inner/memory.max": "max\n",
+                f"{V2}/memory.max": "3000000\n",
+                f"{V2}/memory.current": "1000000\n",
+                f"{V2}/memory.stat": "anon 900000\ninactive_file 50000\n",
+            },
+            2_050_000,
+        ),
+        (
+            {
+                "proc/self/cgroup": "5:cpu,cpuacct:/x\n4:memory:/docker\n",
+                f"{V1}/memory.limit_in_bytes": "2000000",
+                f"{V1}/memory.usage_in_bytes": "2500000",
+                f"{V1}/memory.stat": "total_inactive_file 100",
+            },
+            0,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/only/the/host/knows\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "4000000",
+                "sys/fs/cgroup/memory/memory.usage_in_bytes": "1000000",
+                "sys/fs/cgroup/memory/memory.stat": "total_inactive_file 7",
+            },
+            3_000_007,
+        ),
+        ({"proc/self/cgroup": "4:memory:/docker\n", f"{V1}/memory.limit_in_bytes": str(2**63 - 4096)}, 6000 * 1024),
+        ({"proc/meminfo": "nonsense"}, None),
+    ],
+)
+def test_room_is_what_is_available_or_what_a_container_leaves(tmp_path: Path, files: Any, free: int | None) -> None:
+    assert room.linux(system(tmp_path, files)) == free
+
+
+@LINUX
+def test_this_process_holds_something_and_may_hold_more() -> None:
+    held, most = room.resident(), room.resident("VmHWM")
+    block = torch.ones(2**26)
+    assert 0 < held <= most and room.resident() - held > 0.9 * block.nbytes
+    assert (room.available("cpu") or 0) > room.resident()
+
+
+# --- a run --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "available", lambda device: 20_300_000_000)
+    notes = prepare(copy_recipe(), None).notes
+    told = [note for note in notes if "memory" in note]
+    assert len(told) == 1 and told[0].startswith("this run will need about ") and told[0].endswith("20.3 GB are free")
+
+
+def test_a_run_that_cannot_fit_is_refused_before_its_folder_is_made(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(memory, "ASIDE", {("cpu", "float32"): memory.Aside(0, 0)})
+    monkeypatch.setattr(room, "resident", lambda: 0)
+    recipe = text_recipe(write_text(tmp_path / "text.txt"), length=32, batch_size=16)
+    fit = prepare(recipe, None)
+    need = memory.forecast(fit.model, fit.task, fit.data, recipe.training).need
+    monkeypatch.setattr(room, "available", lambda device: int(0.6 * need))
+    with pytest.raises(UserError) as refused:
+        start(recipe, tmp_path / "run")
+    assert "needs about" in refused.value.problem and not (tmp_path / "run").exists()
+    flags = refused.value.remedy.removeprefix("this would fit: ").split(", or ")
+    assert flags[0].startswith("--training.accumulate ")
+    n = int(flags[0].split()[1])
+    start(replace(recipe, training=replace(recipe.training, accumulate=n, steps=2)), tmp_path / "run")
+    monkeypatch.setattr(room, "available", lambda device: 1000)
+    with pytest.raises(UserError, match="smaller"):
+        start(recipe, tmp_path / "none")
+
+
+def test_it_may_not_fit_is_said_and_tried() -> None:
+    assert str(memory.Forecast(1_200_000_000, None)) == "this run will need about 1.2 GB of memory"
+    close = memory.Forecast(1_100_000_000, 1_000_000_000)
+    assert close.fits and str(close).endswith("1.0 GB are free: it may not fit")
+    assert not memory.Forecast(1_200_000_000, 1_000_000_000).fits
+    assert memory.size(434_000_000) == "430 MB"
+
+
+MEASURED = """
+import json, sys
+from pathlib import Path
+from dataclasses import replace
+from pellucid.training import memory, room, run
+from tests.runs import text_recipe, known_machine
+recipe = text_recipe(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+stack = replace(recipe.model.stack, d_model=256, n_layers=4, n_heads=4, n_kv_heads=None, d_ff=1024)
+recipe = replace(recipe, model=replace(recipe.model, stack=stack, max_length=128))
+found, told = memory.forecast, []
+memory.forecast = lambda *args: (told.append(found(*args)), told[-1])[1]
+with known_machine():
+    run.start(recipe, Path(sys.argv[3]), "")
+print(json.dumps([told[0].need, room.resident("VmHWM")]))
+"""
+
+
+@LINUX
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{}, {"precision": "bfloat16"}, {"optimizer": "muon", "ema": 0.99}])
+def test_the_prediction_is_within_15_percent_of_what_a_run_takes(tmp_path: Path, change: dict[str, Any]) -> None:
+    file = write_text(tmp_path / "text.txt", 60)
+    sizes = {"length": 128, "batch_size": 24, "steps": 4, "evaluate_every": 0, "checkpoint_every": 0} | change
+    command = [sys.executable, "-c", MEASURED, str(file), json.dumps(sizes), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    need, most = json.loads(done.stdout.strip().splitlines()[-1])
+    assert need == pytest.approx(most, rel=0.15)
