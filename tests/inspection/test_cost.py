@@ -20,6 +20,7 @@ from pellucid.parts.config import Dropout
 from pellucid.tasks import language, translation
 from pellucid.training.config import TrainingConfig
 from pellucid.training.optimizers import Optimizer
+from pellucid.training.recompute import recompute
 from tests import families
 from tests.inspection.subjects import hand_flops, inputs
 
@@ -97,6 +98,23 @@ def test_a_real_step_holds_the_tensors_that_were_foreseen(name: str, optimizer: 
     driven.step(1.0)
     assert memory["optimizer"] == pytest.approx(sum(t.nbytes for t in driven.tensors().values()), rel=0.01)
     assert memory["training step"] == sum(memory[k] for k in ("weights", "gradients", "optimizer", "activations"))
+    assert (
+        memory["weights"] + memory["optimizer"] + memory["activations"] < memory["peak"] < 3 * memory["training step"]
+    )
+
+
+@pytest.mark.parametrize("name", ["gpt2", "original", "bert", "vit"])
+def test_recomputation_keeps_less_and_works_more(name: str) -> None:
+    plain, again = predicted(name), predicted(name, recompute=True)
+    assert again.memory["activations"] < 0.6 * plain.memory["activations"]
+    assert again.memory["peak"] < plain.memory["peak"]
+    assert plain.step["backward"] + 0.5 * plain.step["forward"] < again.step["backward"]
+    assert again.forward == plain.forward and again.parameters == plain.parameters
+    model = recompute(build(config_of(name)).train())
+    with kept_for_backward(model) as kept:
+        value = real_loss(model)
+    assert kept() == pytest.approx(again.memory["activations"], rel=0.1)
+    value.backward()
 
 
 @pytest.mark.parametrize("name", families.GPTS | families.SEQ2SEQS)

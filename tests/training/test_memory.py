@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -26,6 +27,7 @@ from pellucid.training.recompute import recompute
 from pellucid.training.rehearsal import Watch, rehearse
 from pellucid.training.run import start
 from tests import families
+from tests.inspection.subjects import inputs
 from tests.runs import copy_recipe, text_recipe, write_text
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process holds in /proc")
@@ -76,7 +78,7 @@ def test_what_saves_memory_does_so_and_state_counts() -> None:
     plain, apart, again = peak(), peak(accumulate=4), peak(recompute=True)
     assert apart < 0.5 * plain and again < 0.8 * plain
     assert peak(recompute=True, accumulate=4) < min(apart, again)
-    assert peak(ema=0.9) - plain == pytest.approx(weights, rel=0.01)
+    assert peak(ema=0.9) - plain == pytest.approx(weights, rel=0.05)
     assert plain - peak(optimizer="muon") == pytest.approx(weights, rel=0.5)
 
 
@@ -86,16 +88,12 @@ def test_every_family_can_be_rehearsed(name: str) -> None:
         out = model(**batch)
         return out.float().sum()
 
-    from tests.inspection.subjects import inputs
-
     watch = rehearse(families.make(name), loss, inputs(name), 0, TrainingConfig(**PLAIN), Choices())
     assert watch.peak > 3 * sum(p.nbytes for p in families.make(name).parameters())
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 200), st.integers(0, 3))
 def test_the_widest_batches_are_of_the_epoch_asked_for(lengths: list[int], batch_tokens: int, epoch: int) -> None:
-    import numpy as np
-
     side = np.array(lengths)
     buckets = Buckets((side,), batch_tokens)
     steps = range(epoch * buckets.steps_per_epoch, (epoch + 1) * buckets.steps_per_epoch)
@@ -178,6 +176,7 @@ def test_a_run_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(told) == 1 and told[0].startswith("this run will need about ") and told[0].endswith("20.3 GB are free")
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_fit_is_refused_before_its_folder_is_made(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(memory, "ASIDE", {("cpu", "float32"): memory.Aside(0, 0)})
     monkeypatch.setattr(room, "resident", lambda: 0)

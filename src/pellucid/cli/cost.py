@@ -40,7 +40,8 @@ def run(argv: list[str]) -> int:
 
     device = devices.find(recipe.training.device)
     length, batch = sizes(recipe, args)
-    setting = Setting(length, batch, args.precision, device, recipe.training.optimizer)
+    t = recipe.training
+    setting = Setting(length, batch, args.precision, device, t.optimizer, t.recompute)
     found = cost(recipe.model, setting)
     machine = None if args.no_time else measure(device, args.precision)
     result = {"model": args.model, "family": recipe.model.family, "setting": vars(setting), **found.to_dict()}
@@ -186,6 +187,7 @@ def memory_names(setting: dict[str, Any]) -> dict[str, str]:
         "optimizer": "optimizer (Muon: a momentum of matrices)" if muon else "optimizer (AdamW: two moments)",
         "activations": "activations kept for backward",
         "training step": "these four, in a training step",
+        "peak": "the most at once, what is passing included",
         "cache per token": "cache of keys and values, per token",
         "cache": f"cache, {setting['batch']:,} × {setting['length']:,} tokens",
         "logits": "logits of a forward pass",

@@ -7,7 +7,7 @@ Parameters, FLOPs and what autograd keeps are therefore counted, not estimated. 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,11 @@ from pellucid.models.config import ModelConfig
 from pellucid.parts.attention import Attend, Attention
 from pellucid.parts.embeddings import Embedding, Patches
 from pellucid.parts.feedforward import MLP, GatedMLP
+from pellucid.training.config import TrainingConfig
+from pellucid.training.devices import Choices
 from pellucid.training.optimizers import groups
+from pellucid.training.recompute import recompute
+from pellucid.training.rehearsal import rehearse
 
 FLOAT32 = 4
 PARTS: tuple[tuple[str, tuple[type, ...]], ...] = (
@@ -35,13 +39,15 @@ PARTS: tuple[tuple[str, tuple[type, ...]], ...] = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What is asked: tokens in a row (of a Seq2Seq: of source and of target), rows, precision of the products, where, which optimiser."""
+    """What is asked: tokens in a row (of a Seq2Seq: of source and of target), rows, precision of the products, where, which optimiser, and
+    whether activations are worked out again (see `recompute`)."""
 
     length: int = 512
     batch: int = 1
     precision: str = "float32"
     device: str = "cpu"
-    optimizer: str = "adamw"
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,12 +91,13 @@ def cost(config: ModelConfig, setting: Setting) -> Cost:
     """The cost of a model of this config. Raises UserError where the config or the length does not fit."""
     subject = random_subject(config, setting.length, setting.batch).inputs
     with FakeTensorMode(), torch.device(setting.device):
-        model = build(config)
+        model = recompute(build(config)) if setting.recompute else build(config)
         inputs = {name: torch.empty(x.shape, dtype=x.dtype) for name, x in subject.items()}
         forward = _forward(model, inputs, setting)
         training, kept = _training(model, inputs, setting)
         parameters = by_part(model)
         optimizer = optimizer_cost(model, setting.optimizer)
+    most = peak(model, inputs, setting)
     kinds = by_kind(model, forward)
     total = sum(kinds.values())
     backward = sum(step.flops for step in training) - total
@@ -98,10 +105,18 @@ def cost(config: ModelConfig, setting: Setting) -> Cost:
         parameters,
         kinds,
         {"forward": total, "backward": backward, "optimizer": optimizer["flops"]},
-        memory(config, setting, sum(parameters.values()), optimizer["bytes"], kept),
+        memory(config, setting, sum(parameters.values()), optimizer["bytes"], kept, most),
         kernel(training),
         {"forward": forward, "step": training},
     )
+
+
+def peak(model: nn.Module, inputs: Mapping[str, Tensor], setting: Setting) -> int:
+    """The most bytes of tensors that a training step holds at once, weights and what works on gradients included."""
+    training = TrainingConfig(optimizer=setting.optimizer, recompute=setting.recompute)
+    chosen = max(x.numel() for x in inputs.values())
+    watch = rehearse(model, loss, inputs, chosen, training, Choices(setting.device, setting.precision))
+    return sum(p.nbytes for p in model.parameters()) + watch.peak
 
 
 def kernel(steps: list[Step]) -> str:
@@ -114,8 +129,11 @@ def kernel(steps: list[Step]) -> str:
     return "by the fused kernel" if fused else "nowhere"
 
 
-def memory(config: ModelConfig, setting: Setting, n_parameters: int, optimizer: int, kept: int) -> dict[str, int]:
-    """Bytes by purpose. A training step holds the first four at once; the key-value cache is generation's."""
+def memory(
+    config: ModelConfig, setting: Setting, n_parameters: int, optimizer: int, kept: int, most: int
+) -> dict[str, int]:
+    """Bytes by purpose. A training step holds the first four at once, but for gradients not yet made, and with what is passing `most`;
+    the key-value cache is generation's."""
     found = {
         "weights": n_parameters * FLOAT32,
         "gradients": n_parameters * FLOAT32,
@@ -123,6 +141,7 @@ def memory(config: ModelConfig, setting: Setting, n_parameters: int, optimizer: 
         "activations": kept,
     }
     found["training step"] = sum(found.values())
+    found["peak"] = most
     if config.family in ("gpt", "seq2seq"):
         per_token = cache_bytes_per_token(config, setting.precision)
         sides = 2 if config.family == "seq2seq" else 1
