@@ -31,7 +31,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m "not gpu and not slow"
 
 # make bench: every question beside the peers (PELLUCID_PEERS, NANOGPT, PELLUCID_DATA: see benchmarks/__main__.py), but the one that takes hours.
-QUESTIONS ?= training decoding beam text startup
+QUESTIONS ?= training decoding beam text memory startup scaling
 
 bench: $(VENV)/.installed-dev
 	@for name in $(QUESTIONS); do $(BIN)/python -m benchmarks $$name || exit 1; done
