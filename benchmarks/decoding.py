@@ -119,9 +119,9 @@ def numbers(work: Work, worker: Worker, answers: list[dict[str, Any]], limit: di
     """Tokens a second after the first, and milliseconds until it."""
     if not answers:
         return {"skipped": worker.skipped or "no answer"}
-    rates = [work.batch * (work.new - 1) / max(a["seconds"] - a["first"], a["seconds"] / work.new) for a in answers]
-    first = 1000 * measure.summary([a["first"] for a in answers], "s")["value"]
-    found = measure.summary(rates, "tokens/s", first=first)
+    first = measure.summary([a["first"] for a in answers], "s")["value"]
+    rates = [work.batch * (work.new - 1) / max(a["seconds"] - first, a["seconds"] / work.new) for a in answers]
+    found = measure.summary(rates, "tokens/s", first=1000 * first)
     return measure.with_shares(found, WEIGHTS * BYTES[work.precision] / work.batch / 1e9, limit.get("memory", 0.0))
 
 
