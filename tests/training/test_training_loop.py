@@ -14,7 +14,7 @@ from pellucid.errors import DataError, UserError
 from pellucid.tasks.judged import Judged
 from pellucid.training import checkpoints
 from pellucid.training.learner import Learner
-from pellucid.training.loop import gradient, micro_batches
+from pellucid.training.loop import clip, gradient, micro_batches
 
 TIMES = ("seconds", "tokens_per_second")
 
@@ -226,3 +226,16 @@ def test_stopped_at_the_ends(tmp_path, toy, step):
     assert (tmp_path / "b/checkpoints/step-000000").is_dir() == (step == 0)
     assert toy.train(toy.run(tmp_path / "b", interrupt_at(7)), toy.Finished()).kind == "done"
     same(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_the_gradient_is_clipped_as_pytorch_clips(scale: float) -> None:
+    """To the bit; one that is short enough is not touched."""
+    random = torch.Generator().manual_seed(0)
+    ours, theirs = ([nn.Parameter(torch.zeros(n)) for n in (3, 50, 7)] for _ in range(2))
+    for a, b in zip(ours[:2], theirs[:2], strict=True):  # the third has no gradient
+        a.grad = scale * torch.randn(a.shape, generator=random)
+        b.grad = a.grad.clone()
+    assert clip(ours, 1.0) == float(nn.utils.clip_grad_norm_(theirs, 1.0))
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours[:2], theirs[:2], strict=True))
+    assert clip([nn.Parameter(torch.zeros(2))], 1.0) == 0.0

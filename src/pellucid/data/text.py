@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 IGNORE = -100  # a target that does not count (what torch's cross_entropy ignores of itself)
 _RING, _ORDER = 3, 4
+_AHEAD = 64  # steps whose windows are drawn at once: a step of a small model takes no longer than drawing
 
 
 class TextData:
@@ -38,6 +39,7 @@ class TextData:
                 "give more text, a smaller --training.length, or a smaller data.vocab_size",
             )
         self.n_windows = -(-self.n_targets // length)
+        self._drawn = -1, np.empty(0), np.empty(0)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -49,21 +51,28 @@ class TextData:
         A pure function of (seed, step)."""
         import torch
 
-        windows = step * self.batch_size + np.arange(self.batch_size)
-        epochs, places = np.divmod(windows, self.n_windows)
-        starts = np.empty(self.batch_size, np.int64)
-        fresh = np.full(self.batch_size, self.length)
+        block, place = divmod(step, _AHEAD)
+        if self._drawn[0] != block:
+            self._drawn = (block, *self._draw(block * _AHEAD * self.batch_size, _AHEAD * self.batch_size))
+        rows = slice(place * self.batch_size, (place + 1) * self.batch_size)
+        starts, fresh = (drawn[rows, None] for drawn in self._drawn[1:])
+        column = np.arange(self.length)
+        where = (starts + column) % self.n_targets
+        targets = self.tokens[where + 1].astype(np.int64)
+        targets[column >= fresh] = IGNORE
+        return {"ids": torch.from_numpy(self.tokens[where].astype(np.int64)), "targets": torch.from_numpy(targets)}
+
+    def _draw(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where `count` windows begin [N], counted through all epochs from `first` on, and how many targets of each are its own [N]."""
+        epochs, places = np.divmod(first + np.arange(count), self.n_windows)
+        starts, fresh = np.empty(count, np.int64), np.empty(count, np.int64)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
             order = Permutation(self.n_windows, self.seed, epoch, _ORDER)(places[here])
             opened = int(bits(1, self.seed, epoch, _RING)[0] % np.uint64(self.n_targets))
             starts[here] = opened + order * self.length
             fresh[here] = np.minimum(self.length, self.n_targets - order * self.length)
-        column = np.arange(self.length)
-        where = (starts[:, None] + column) % self.n_targets
-        targets = self.tokens[where + 1].astype(np.int64)
-        targets[column >= fresh[:, None]] = IGNORE
-        return {"ids": torch.from_numpy(self.tokens[where].astype(np.int64)), "targets": torch.from_numpy(targets)}
+        return starts, fresh
 
     def windows(self, batch_size: int | None = None) -> "Iterator[dict[str, Tensor]]":
         """The whole stream in order for evaluation, each token but the first scored once; the rest comes as a

@@ -20,7 +20,8 @@ UTILISATION = 0.8
 """The share of the measured peak that matrix products of a model are assumed to reach: they are smaller than the one measured."""
 
 LARGE = 2**25
-"""Bytes of a result from which on memory comes fresh from the system, page by page, each time (see `devices.keep_freed_memory`)."""
+"""Bytes of a result from which on no cache holds it, and memory comes fresh from the system, page by page, where it is not kept (see
+`devices.keep_freed_memory`)."""
 
 SLOW = ("gelu", "_softmax", "_log_softmax", "tanh", "exp", "exp_", "log", "sin", "cos", "pow", "silu", "random_")
 """Operations that compute more than they move (their backward passes too)."""

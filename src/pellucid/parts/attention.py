@@ -17,7 +17,7 @@ from pellucid.parts.cache import Fixed, Growing
 from pellucid.parts.dropout import drop
 from pellucid.parts.masks import Mask
 from pellucid.parts.positions import Angles, rotate
-from pellucid.parts.scores import Dot, ScaledDot, group
+from pellucid.parts.scores import Dot, ScaledDot, group, softmax
 from pellucid.parts.shapes import Keys, Mixed, Queries, Values, Weights
 
 EXPLICIT_UP_TO = 256
@@ -75,7 +75,7 @@ def attend_explicit(
     added = _sum(mask.bias(n_query, n_key, scores), bias)
     if added is not None:
         scores = scores + added
-    weights = _blank(torch.softmax(scores, dim=-1), mask.seeing(n_query, n_key, q.device)).to(v.dtype)
+    weights = _blank(softmax(scores).to(v.dtype), mask.seeing(n_query, n_key, q.device))
     mixed = group(drop(weights, dropout) if dropout else weights, v) @ v
     return mixed.view(*q.shape[:3], v.shape[-1]), weights
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from pellucid.parts.norms import working_dtype
 
-CHUNK = 2**22
-"""Logits worked on at a time: a few megabytes, so that they stay in the processor's cache. With a large vocabulary rather as many rows as
-the table is wide: they need no more memory than the table's gradient, which each further chunk reads and writes once more.
+CHUNK, SLICE = 2**22, 2**19
+"""Logits held at a time, and of these worked on at a time on a CPU: two megabytes, so that they stay in its cache. With a large vocabulary
+rather so many that they need as much memory as the table's gradient, which each further chunk reads and writes once more.
 """
 
 
@@ -26,11 +26,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_states, grad_weight = (torch.empty_like(x), torch.empty_like(weight)) if wanted else (x, weight)
         grad_bias = None if bias is None else torch.zeros_like(bias)
         total = torch.zeros((), dtype=torch.float32, device=states.device)
-        for part in _parts(len(targets), *weight.shape):
-            loss, slope = _chunk(x[part], w, bias, targets[part], smoothing)
-            total += loss
+        for part in _parts(len(targets), weight, kind.itemsize):
+            slope = x[part] @ w.T
+            total += _to_slope(slope, bias, targets[part], smoothing)
             if wanted:
-                slope = slope.to(kind)
                 torch.mm(slope, w, out=grad_states[part])
                 (grad_weight.copy_ if first else grad_weight.add_)(slope.T @ x[part])
                 first = False
@@ -44,27 +43,35 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return *(None if g is None else (g.float() * gradient).to(g.dtype) for g in ctx.saved_tensors), None, None
 
 
-def _parts(n_rows: int, n_vocab: int, width: int) -> list[slice]:
+def _parts(n_rows: int, table: Tensor, bytes_each: int) -> list[slice]:
     """Rows to work on at a time; one part even of no rows, which sets the gradient to zero."""
-    rows = max(CHUNK // n_vocab, width)
+    rows = max(CHUNK // table.shape[0], table.shape[1] * table.element_size() // bytes_each)
     return [slice(start, start + rows) for start in range(0, max(1, n_rows), rows)]
 
 
-def _chunk(x: Tensor, w: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """The summed loss of some rows, and its slope by their logits [n,V] in float32."""
-    logits = (x @ w.T).float()
+def _to_slope(logits: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float) -> Tensor:
+    """The summed loss of some rows; their logits [n,V] become its slope by them. Worked out in float32."""
+    size = max(1, SLICE // logits.shape[1]) if logits.device.type == "cpu" else max(1, len(logits))
+    total = torch.zeros((), dtype=torch.float32, device=logits.device)
+    for rows, right in zip(logits.split(size), targets.split(size), strict=True):
+        loss, slope = _slice(rows.float(), bias, right, smoothing)
+        total += loss
+        rows.copy_(slope)
+    return total
+
+
+def _slice(logits: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """The summed loss of logits [n,V] in float32, and its slope by them."""
     if bias is not None:
-        logits += bias
-    rows, n_vocab = torch.arange(len(targets), device=x.device), w.shape[0]
-    right = logits[rows, targets]
+        logits = logits + bias
+    rows = torch.arange(len(targets), device=logits.device)
+    right, top = logits[rows, targets], logits.amax(-1)
     even = logits.mean(-1) if smoothing else 0.0
-    top = logits.amax(-1, keepdim=True)
-    p = logits.sub_(top).exp_()
-    norm = p.sum(-1, keepdim=True)
-    loss = (norm.log() + top).squeeze(-1) - (1 - smoothing) * right - smoothing * even
-    p.mul_(norm.reciprocal())
+    p = torch.softmax(logits, dim=-1)
+    norm = top - p.amax(-1).log()  # the logarithm of the sum of all exponentials
+    loss = norm - (1 - smoothing) * right - smoothing * even
     if smoothing:
-        p.sub_(smoothing / n_vocab)
+        p.sub_(smoothing / p.shape[1])
     p[rows, targets] -= 1 - smoothing
     return loss.sum(), p
 
@@ -75,6 +82,6 @@ def linear_cross_entropy(
     """Sum of the cross-entropies of states [N,D] · weight [V,D]ᵀ + bias [V] for targets int64 [N], in nats.
 
     Equals `F.cross_entropy(logits, targets, reduction="sum", label_smoothing=…)` in value and gradients, in less memory and time;
-    every target counts (there is no ignored one). Label smoothing: Szegedy et al. 2016, section 7.
+    every target counts (there is no ignored one); there is no second derivative. Label smoothing: Szegedy et al. 2016, section 7.
     """
     return _LinearCrossEntropy.apply(states, weight, bias, targets, label_smoothing)

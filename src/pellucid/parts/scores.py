@@ -1,4 +1,5 @@
 """How like a query is to a key: additive, dot product, scaled dot product. Each takes [B,H,Q,C] and [B,G,K,C] and gives [B,H,Q,K].
+Softmax makes weights of them.
 
 G key heads may be fewer than H query heads (grouped queries, Ainslie et al. 2023); key head g serves the H/G queries heads g·H/G … .
 """
@@ -6,6 +7,7 @@ G key heads may be fewer than H query heads (grouped queries, Ainslie et al. 202
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -68,6 +70,24 @@ class Additive(nn.Module):
     def _chunk(self, hidden_q: Tensor, hidden_k: Tensor) -> Tensor:
         hidden = torch.tanh(hidden_q.unsqueeze(3) + hidden_k.unsqueeze(2))  # [B,H,Q,K,A]
         return (hidden * self.value[:, None, None, :]).sum(-1)
+
+
+SHORT, LANES = 64, 16
+
+
+def softmax(scores: Tensor) -> Weights:
+    """Each query's scores [B,H,Q,K] as weights that sum to 1.
+
+    On a CPU few keys are worked on in float32, and made up to 16. Its kernel takes 32 numbers of bfloat16 at a time, 16 of float32, and
+    what is left of a row one by one: rows as long as a sentence would take up to five times longer (docs/journal.md).
+    """
+    n_key = scores.shape[-1]
+    if scores.device.type != "cpu" or n_key >= SHORT:
+        return torch.softmax(scores, dim=-1)
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if n_key >= LANES:
+        return torch.softmax(wide, dim=-1)
+    return torch.softmax(F.pad(wide, (0, LANES - n_key), value=-torch.inf), dim=-1)[..., :n_key]
 
 
 def products(q: Queries, k: Keys) -> Weights:

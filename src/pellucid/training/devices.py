@@ -91,16 +91,13 @@ def using(choices: Choices) -> Iterator[None]:
 
 def keep_freed_memory() -> None:
     """Let this process keep memory it has freed. By default glibc hands large blocks back at once and gets them again page by page, zeroed:
-    a tenth to a quarter of a small model's step on a CPU. Other systems and C libraries are left as they are.
+    a tenth to a quarter of a step on a CPU. Other systems and C libraries are left as they are.
     """
+    no_maps, trim_from, grow_by = -4, -1, -2  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # musl has no mallopt
             libc = ctypes.CDLL("libc.so.6")
-            for setting, value in (
-                (-3, 2**25),
-                (-1, 2**30),
-                (-2, 2**26),
-            ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+            for setting, value in ((no_maps, 0), (trim_from, 2**30), (grow_by, 2**26)):
                 libc.mallopt(setting, value)
 
 

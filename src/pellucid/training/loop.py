@@ -69,7 +69,7 @@ def step(learner: Learner, stop: threading.Event) -> bool:
         raise DataError(f"the batch of step {state.step} has nothing to predict", "look for empty examples in the data")
     losses = [gradient(learner, micro, i, targets) for i, micro in enumerate(micro_batches(learner, batch))]
     ranks.sum_gradients(learner.parameters)
-    norm = float(nn.utils.clip_grad_norm_(learner.parameters, run.config.clip or math.inf))
+    norm = clip(learner.parameters, run.config.clip or math.inf)
     loss, asked = ranks.sum_numbers(sum(map(float, losses)), float(stop.is_set()), device=learner.device)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         blackbox.stop(run.folder, run.task, state.step, run.seed, batch, {"loss": loss, "gradient norm": norm})
@@ -96,6 +96,14 @@ def gradient(learner: Learner, micro: Batch, index: int, targets: int) -> Tensor
         loss = run.task.loss(run.model, micro) / targets
     loss.backward()
     return loss.detach()
+
+
+def clip(parameters: list[nn.Parameter], most: float) -> float:
+    """The norm of the whole gradient, which is made no longer than `most` (Pascanu et al. 2013)."""
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if norm > most:
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return float(norm)
 
 
 def micro_batches(learner: Learner, batch: Batch) -> Iterator[Batch]:
