@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
         print(f"there is no question {args.name!r}: {guess}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` blocks end the workers
-    environment = {"PELLUCID_DATA": args.data, "OMP_NUM_THREADS": args.threads}
+    environment = {"PELLUCID_DATA": args.data, "OMP_NUM_THREADS": args.threads, "RAYON_NUM_THREADS": args.threads}
     environment |= {"BENCHMARKS_ONLY": args.only, "BENCHMARKS_OUT": args.out}
     os.environ.update({name: str(value) for name, value in environment.items() if value})
     question = importlib.import_module(f"benchmarks.{args.name}")
@@ -60,7 +60,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not how fast")
     parser.add_argument("--json", action="store_true", help="one object instead of a table")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="real corpora; also PELLUCID_DATA")
-    parser.add_argument("--threads", type=int, metavar="N", help="of each process; also OMP_NUM_THREADS")
+    parser.add_argument("--threads", type=int, metavar="N", help="of each process: OMP_ and RAYON_NUM_THREADS")
     parser.add_argument("--only", metavar="WORK,…", help="these works of the question")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where what takes hours is kept, and gone on with")
     return parser.parse_args(argv)

@@ -10,16 +10,13 @@ thread each, whichever is better by its own choice of batch; Hugging Face has it
 held while it translated, in MB, weights and library included (Linux).
 """
 
-import tempfile
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
 from benchmarks.measure import Worker
 
-OURS = "benchmarks.peers.translating"
+WORKER = "benchmarks.peers.translating"
 LENGTHS = (8, 8, 9, 9, 10, 11, 12, 12, 12, 12, 14, 14, 14, 14, 14, 15, 15, 15, 16, 16, 16, 16, 16, 17, 19, 19, 20, 21)
 LENGTHS += (22, 23, 31, 34)
 
@@ -60,18 +57,19 @@ WORKS |= {f"beam-{n}": replace(MARIAN, what=f"as marian, beam {n}", beam=n) for 
 WORKS |= {f"batch-{n}": replace(MARIAN, what=f"as marian, {n} sources", sources=n) for n in (1, 8, 128)}
 TINY = Work("tiny", 1, 32, 2, 64, 200, 4, 5, 3)
 
-WAYS: dict[str, dict[str, dict[str, Any]]] = {
-    "Pellucid": {"float32": {}, "bfloat16": {"precision": "bfloat16"}, "int8": {"precision": "int8"}},
-    "CTranslate2": {
-        "float32": {"precision": "float32"},
-        "float32, workers of one thread": {"precision": "float32", "workers": True},
-        "int8": {"precision": "int8"},
-        "int8, workers of one thread": {"precision": "int8", "workers": True},
-    },
-    "Hugging Face": {"float32": {"precision": "float32"}, "bfloat16": {"precision": "bfloat16"}},
+WAYS: dict[str, dict[str, Any]] = {
+    "Pellucid, float32": {},
+    "Pellucid, bfloat16": {"precision": "bfloat16"},
+    "Pellucid, int8": {"precision": "int8"},
+    "CTranslate2, float32": {"precision": "float32"},
+    "CTranslate2, float32, workers of one thread": {"precision": "float32", "workers": True},
+    "CTranslate2, int8": {"precision": "int8"},
+    "CTranslate2, int8, workers of one thread": {"precision": "int8", "workers": True},
+    "Hugging Face, float32": {"precision": "float32"},
+    "Hugging Face, bfloat16": {"precision": "bfloat16"},
 }
-"""Toolkit -> configuration -> settings. Ours in float32 is what runs with no flag."""
-CURVE = {"Pellucid": ("float32", "int8"), "CTranslate2": tuple(WAYS["CTranslate2"])}
+"""Toolkit and configuration -> settings. Ours in float32 is what runs with no flag."""
+CURVE = tuple(way for way in WAYS if way != "Pellucid, bfloat16" and not way.startswith("Hugging Face"))
 """What is measured of the works that vary beam and batch."""
 
 
@@ -85,29 +83,13 @@ def run(quick: bool) -> dict[str, Any]:
 
 def one(name: str, work: Work, limit: dict[str, float], rounds: int) -> dict[str, Any]:
     """One work: everybody in turn."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        told = work.told() | {"folder": str(Path(folder) / "model")}
-        with Worker(OURS, settings=told | {"toolkit": "make"}) as maker:
-            if maker.skipped:
-                raise RuntimeError(f"no model could be made: {maker.skipped}")
-        workers = {
-            (toolkit, way): stack.enter_context(
-                Worker(OURS, None if toolkit == "Pellucid" else measure.peers(), told | {"toolkit": toolkit} | how)
-            )
-            for toolkit, ways in WAYS.items()
-            for way, how in ways.items()
-            if measure.matches(toolkit) and (name in ("marian", "small") or way in CURVE.get(toolkit, ()))
-        }
-        named = {" ".join(key): worker for key, worker in workers.items()}
-        answers = measure.interleave(named, {"do": "translate"}, rounds)
-        first = next((worker.ready["said"] for worker in named.values() if not worker.skipped), [])
-        rows = {
-            key: numbers(named[" ".join(key)], answers[" ".join(key)], work, limit, key[1], first) for key in workers
-        }
-    by = {toolkit: {way: n for (t, way), n in rows.items() if t == toolkit} for toolkit in WAYS}
-    ours, peers = by.pop("Pellucid"), {toolkit: ways for toolkit, ways in by.items() if ways}
-    default = ours.pop("float32", {"skipped": "not asked for"})
-    return {"what": work.what, "ours": default, "also": ours, "peers": peers, "ratios": measure.ratios(default, peers)}
+    asked = WAYS if name in ("marian", "small") else CURVE
+    ways = {way: WAYS[way] for way in asked if measure.matches(way)}
+    with measure.same_model(WORKER, work.told()) as told, measure.opened(WORKER, told, ways) as workers:
+        answers = measure.interleave(workers, {"do": "translate"}, rounds)
+        first = next((worker.ready["said"] for worker in workers.values() if not worker.skipped), [])
+        rows = {way: numbers(worker, answers[way], work, limit, way, first) for way, worker in workers.items()}
+    return {"what": work.what, **measure.placed(rows, "float32")}
 
 
 def numbers(
@@ -119,7 +101,7 @@ def numbers(
     rates = [work.sources * work.said / answer["seconds"] for answer in answers]
     found = measure.summary(rates, "tokens/s", memory=max(answer["memory"] for answer in answers))
     found["agree"] = agreement(worker.ready["said"], first)
-    return measure.with_shares(found, work.flops / 1e9, limit.get(way.split(",")[0], 0.0))
+    return measure.with_shares(found, work.flops / 1e9, limit.get(way.split(", ")[1], 0.0))
 
 
 def agreement(said: list[list[int]], first: list[list[int]]) -> float:
@@ -130,9 +112,6 @@ def agreement(said: list[list[int]], first: list[list[int]]) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """As all, then memory and agreement."""
-    lines = [measure.markdown(result), "", "| work | | memory, MB | tokens as ours |", "|---|---|---|---|"]
-    for name, work in result["works"].items():
-        for row, n in measure.beside(work):
-            if "memory" in n:
-                lines.append(f"| {name} | {row} | {n['memory']:,.0f} | {n['agree']:.3f} |")
-    return "\n".join(lines)
+    return (
+        measure.markdown(result) + "\n" + measure.further(result, {"memory": "memory, MB", "agree": "tokens as ours"})
+    )

@@ -5,17 +5,19 @@
         replies = interleave(workers, {"do": "steps", "n": 5}, rounds=4)
 
 What a question needs to know beyond `quick` is in the environment, which the workers inherit:
-OMP_NUM_THREADS (threads), PELLUCID_DATA (folder of corpora), PELLUCID_PEERS (a Python in which the peers are installed),
-NANOGPT (a checkout of it), BENCHMARKS_ONLY (works to measure, by comma), BENCHMARKS_TOOLKITS (toolkits, by comma), BENCHMARKS_OUT
-(a folder for what takes long and can be gone on with).
+OMP_NUM_THREADS and RAYON_NUM_THREADS (threads), PELLUCID_DATA (folder of corpora), PELLUCID_PEERS (a Python in which the peers are
+installed), NANOGPT (a checkout of it), BENCHMARKS_ONLY (works to measure, by comma), BENCHMARKS_TOOLKITS (toolkits, by comma),
+BENCHMARKS_OUT (a folder for what takes long and can be gone on with).
 """
 
 import os
 import random
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,43 @@ def matches(name: str) -> bool:
 def note(text: str) -> None:
     """Tells on stderr how far it has come, with the minutes since the beginning."""
     print(f"{(time.monotonic() - BEGAN) / 60:6.1f} min  {text}", file=sys.stderr, flush=True)
+
+
+# --- one model for all toolkits -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def same_model(module: str, told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """`told` with the "folder" of a model that a worker of ours made (its toolkit "make"); gone after the block."""
+    with tempfile.TemporaryDirectory(prefix="pellucid-benchmark-") as folder:
+        told = {**told, "folder": str(Path(folder) / "model")}
+        with Worker(module, settings=told | {"toolkit": "make"}) as maker:
+            if maker.skipped:
+                raise RuntimeError(f"no model could be made: {maker.skipped}")
+        yield told
+
+
+@contextmanager
+def opened(module: str, told: Mapping[str, Any], ways: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Worker]]:
+    """A worker for each "toolkit, way", with the settings of that way; those of Pellucid run in this Python, others in the peers'."""
+    with ExitStack() as stack:
+        workers = {}
+        for name, how in ways.items():
+            toolkit = name.partition(", ")[0]
+            settings = {**told, "toolkit": toolkit, **how}
+            workers[name] = stack.enter_context(Worker(module, None if toolkit == "Pellucid" else peers(), settings))
+        yield workers
+
+
+def placed(rows: Mapping[str, Numbers], default: str) -> dict[str, Any]:
+    """Rows "toolkit, way" as a work has them; `default`: which of Pellucid's has no flag."""
+    ways: dict[str, dict[str, Numbers]] = {"Pellucid": {}}
+    for name, numbers in rows.items():
+        toolkit, _, way = name.partition(", ")
+        ways.setdefault(toolkit, {})[way] = numbers
+    also = ways.pop("Pellucid")
+    ours = also.pop(default, {"skipped": "not asked for"})
+    return {"ours": ours, "also": also, "peers": ways, "ratios": ratios(ours, ways)}
 
 
 # --- measuring ----------------------------------------------------------------------------------------------------------
@@ -126,13 +165,18 @@ def result(name: str, works: Mapping[str, Any], limit: Mapping[str, float], quic
 
 
 def beside(work: Mapping[str, Any]) -> list[tuple[str, Numbers]]:
-    """(name, numbers) of all that a work measured, ours first."""
-    rows = [("Pellucid", work["ours"])] if work.get("ours") else []
+    """(name, numbers) of all that a work measured, ours first, by the work's own label where it has one."""
+    rows = [(work.get("label", "Pellucid"), work["ours"])] if work.get("ours") else []
     rows += [(f"Pellucid, {name}", numbers) for name, numbers in work.get("also", {}).items()]
     return rows + [(f"{peer}, {name}", n) for peer, all_of in work["peers"].items() for name, n in all_of.items()]
 
 
-def markdown(result: Mapping[str, Any], form: str = "{:,.0f}") -> str:
+def number(value: float) -> str:
+    """Three figures, and all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def markdown(result: Mapping[str, Any]) -> str:
     """A table for docs/performance.md: a row for each thing measured, ours first, with how many times faster ours is."""
     told, limit = result["machine"], result["limit"]
     lines = [
@@ -151,6 +195,17 @@ def markdown(result: Mapping[str, Any], form: str = "{:,.0f}") -> str:
             low, high = numbers["spread"]
             share = f"{numbers['share']:.2f}" if "share" in numbers else ""
             ratio = f"{work['ratios'][row]:.2f}" if row in work.get("ratios", {}) else ""
-            cells = [row, form.format(numbers["value"]), f"{form.format(low)}-{form.format(high)}", share, ratio]
+            cells = [row, number(numbers["value"]), f"{number(low)}-{number(high)}", share, ratio]
             lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def further(result: Mapping[str, Any], heads: Mapping[str, str]) -> str:
+    """A second table: of the rows that have them other numbers, each by its key and told by its head."""
+    lines = ["", f"| work | | {' | '.join(heads.values())} |", "|---|" + "---|" * (len(heads) + 1)]
+    for name, work in result["works"].items():
+        for row, numbers in beside(work):
+            if heads.keys() & numbers.keys():
+                cells = [number(numbers[key]) if key in numbers else "" for key in heads]
+                lines.append(f"| {name} | {row} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -3,10 +3,10 @@
 Command: `python -m benchmarks scaling [--only length,…]` (axes: see AXES). Beside each axis: the exponent of its upper half, the slope
 of log(seconds) by log(size), 1 = proportional, 2 = with the square. Curves go to docs/performance/scaling-*.png (matplotlib).
 
-A training step is that of a GPT (4 layers, width 256, 128 tokens, 8 rows, vocabulary 2,000 but for the axis), forward, backward and AdamW
-as `pellucid train` makes them in the precision this machine is faster in; memory: bytes of tensors at the step's peak, counted on a real
-step. Beams: tokens of a translation of 24 tokens, all hypotheses counted as one. Corpus: bytes of made-up words read by `tokenizer.train`,
-and by `encode_batch` afterwards. Ours alone: how others grow is no question of this machine.
+A training step is that of a GPT (4 layers, width 256, 128 tokens, 8 rows, vocabulary 2,000 but for the axis): forward, backward, clipping
+and AdamW as `pellucid train` makes them, in the precision this machine is faster in; memory: bytes of tensors at the step's peak, counted
+in a rehearsal. Beams: tokens of a translation of 24 tokens, all hypotheses counted as one. Corpus: bytes of made-up words read by
+`tokenizer.train`, and by `encode_flat` afterwards in batches, as data is prepared. Ours alone: how others grow is no question here.
 """
 
 import math
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
+from benchmarks.text import PIECE, in_batches
 from benchmarks.worker import ROOT, Worker, serve
 
 STEP = {"length": 128, "width": 256, "batch": 8, "layers": 4, "vocabulary": 2000}
@@ -50,7 +51,8 @@ ROUNDS = 3
 
 def run(quick: bool) -> dict[str, Any]:
     """The axes that are wanted, and their pictures."""
-    works = {name: grow(name, AXES[name], quick) for name in measure.wanted(AXES)}
+    with Worker("benchmarks.scaling", settings={"fixed": TINY if quick else STEP}) as worker:
+        works = {name: grow(worker, name, AXES[name], quick) for name in measure.wanted(AXES)}
     if not quick:
         draw(works, ROOT / "docs" / "performance")
     return measure.result("scaling", works, {}, quick)
@@ -65,7 +67,7 @@ def table(result: Mapping[str, Any]) -> str:
     for name, work in result["works"].items():
         sizes = work.get("sizes", [])
         for what, values in work.get("curves", {}).items():
-            power, low = work["exponents"][what], sizes[len(sizes) // 2]
+            power, low = work["exponents"][what], sizes[min(len(sizes) // 2, len(sizes) - 2)]
             ends = f"{told(what, values[0])} … {told(what, values[-1])}"
             grows = f"{work['unit']}^{power:.2f}"
             lines.append(f"| {name} | {sizes[0]:,} … {sizes[-1]:,} | {NAMES[what]} | {ends} | {grows} | from {low:,} |")
@@ -79,22 +81,20 @@ def told(what: str, value: float) -> str:
     return f"{value / 1e6:,.0f} MB" if what == "bytes" else f"{1000 * value:,.1f} ms"
 
 
-def grow(name: str, axis: Axis, quick: bool) -> dict[str, Any]:
+def grow(worker: Worker, name: str, axis: Axis, quick: bool) -> dict[str, Any]:
     """Each size of an axis, in turn, the median of some rounds."""
+    if worker.skipped:
+        return {"ours": {"skipped": worker.skipped}, "peers": {}, "ratios": {}}
     sizes = axis.sizes[:2] if quick else axis.sizes
     measure.note(f"{name}: {', '.join(map(str, sizes))}")
-    fixed = TINY if quick else STEP
     found: dict[str, list[list[float]]] = {what: [[] for _ in sizes] for what in axis.tells}
-    with Worker("benchmarks.scaling", settings={"kind": axis.kind, "fixed": fixed}) as worker:
-        for _ in range(0 if worker.skipped else 1 if quick else ROUNDS):
-            for place, size in enumerate(sizes):
-                answer = worker.ask({"do": name, "size": size})
-                for what in axis.tells:
-                    found[what][place].append(answer[what])
-        if worker.skipped:
-            return {"ours": {"skipped": worker.skipped}, "peers": {}, "ratios": {}}
+    for _ in range(1 if quick else ROUNDS):
+        for place, size in enumerate(sizes):
+            answer = worker.ask({"do": axis.kind, "axis": name, "size": size})
+            for what in axis.tells:
+                found[what][place].append(answer[what])
     curves = {what: [statistics.median(values) for values in of] for what, of in found.items()}
-    half = len(sizes) // 2
+    half = min(len(sizes) // 2, len(sizes) - 2)
     powers = {
         what: exponent(sizes[half:] if half else sizes, values[half:] if half else values)
         for what, values in curves.items()
@@ -129,7 +129,7 @@ def start(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[dict[str,
     devices.keep_freed_memory()
     room.keep_few_kernels()
     kinds = {"step": one_step, "beam": one_beam, "corpus": one_corpus}
-    return {}, lambda request: kinds[settings["kind"]](request["do"], request["size"], settings["fixed"])
+    return {}, lambda request: kinds[request["do"]](request["axis"], request["size"], settings["fixed"])
 
 
 def one_step(axis: str, size: int, fixed: dict[str, int]) -> dict[str, float]:
@@ -142,6 +142,7 @@ def one_step(axis: str, size: int, fixed: dict[str, int]) -> dict[str, float]:
     from pellucid.tasks.language import loss
     from pellucid.training.config import TrainingConfig
     from pellucid.training.devices import Choices, bfloat16_is_native
+    from pellucid.training.loop import clip
     from pellucid.training.optimizers import Optimizer
     from pellucid.training.rehearsal import rehearse
 
@@ -152,16 +153,17 @@ def one_step(axis: str, size: int, fixed: dict[str, int]) -> dict[str, float]:
     t = TrainingConfig(precision=choices.precision)  # type: ignore[arg-type]
     optimizer = Optimizer(model, t, choices.precision)
     ids = torch.randint(s["vocabulary"], (s["batch"], s["length"]))
-    batch = {"ids": ids, "targets": ids}
+    batch, parameters = {"ids": ids, "targets": ids}, list(model.parameters())
 
     def step() -> None:
         with choices.autocast():
             value = loss(model, batch) / ids.numel()
         value.backward()
+        clip(parameters, t.clip)
         optimizer.step(1.0)
 
     seconds = timed(step)
-    watch = rehearse(model, loss, batch, ids.numel(), t, choices)
+    watch = rehearse(model, loss, batch, lambda part: part["ids"].numel(), t, choices)
     return {"seconds": seconds, "bytes": sum(p.nbytes for p in model.parameters()) + watch.peak}
 
 
@@ -192,10 +194,12 @@ def one_corpus(axis: str, size: int, fixed: dict[str, int]) -> dict[str, float]:
     weights = [1 / rank for rank in range(1, 20001)]
     n_bytes = size * (1000 if fixed == TINY else 1_000_000)
     lines = [" ".join(dice.choices(words, weights, k=12)) for _ in range(n_bytes // 60)]
+    text = "\n".join(lines)
+    pieces = [text[i : i + PIECE] for i in range(0, len(text), PIECE)]
     begin = time.perf_counter()
     tokenizer = train(iter(lines), "byte-bpe", 300 if fixed == TINY else 4000)
     learnt = time.perf_counter()
-    tokenizer.encode_batch(lines)
+    in_batches(tokenizer.encode_flat, pieces)
     return {"seconds": learnt - begin, "encode": time.perf_counter() - learnt}
 
 

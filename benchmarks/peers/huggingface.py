@@ -1,16 +1,18 @@
 """Hugging Face's models of the work's sizes. `attention` "fused" is its sdpa, "explicit" its eager. `kind`: which model.
 
 Pairs are padded to the longest of a batch, as its collator does; `grouped`: batches of like lengths, as its trainer's `group_by_length`.
+`targets_only`: the vocabulary where there is a target, not at every place as its own loss has it (BERT, Marian, Bart).
 """
 
+import importlib
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.peers.plain import Batches, again, begin, shared
+from benchmarks.peers.plain import Batches, again, begin, imported, shared
 from benchmarks.worker import serve
 
 PAD, START = 0, 1
@@ -20,20 +22,54 @@ MEGA = 50
 
 def start(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
     """The model of the work's size, warm."""
-    work = settings["work"]
+    work, name = settings["work"], settings["kind"].lower().replace("-", "")
+    importlib.import_module(f"transformers.models.{name}.modeling_{name}")  # or it comes when the model is built
+    settings = settings | {"imported": imported()}
     model = MODELS[settings["kind"]](work, settings)
     model.set_attn_implementation("sdpa" if settings["attention"] == "fused" else "eager")
-    batches = shared(settings)
+    batches, loss = shared(settings), words
+    if settings.get("targets_only") and work["family"] in ("bert", "seq2seq"):
+        model, loss = AtTargets(model), at_targets
     if work["family"] == "seq2seq":
-        return begin(settings, model, words, pairs(batches, work, settings.get("grouped", False)))
+        return begin(settings, model, loss, pairs(batches, work, settings.get("grouped", False)))
     if work["family"] == "vit":
         return begin(settings, model, pictures, again(batches, "images"))
-    return begin(settings, model, words, again([named(batch, work["family"]) for batch in batches], "input_ids"))
+    return begin(settings, model, loss, again([named(batch, work["family"]) for batch in batches], "input_ids"))
 
 
 def words(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """Its own loss."""
     return model(**batch).loss
+
+
+class AtTargets(nn.Module):
+    """The model's own parts; between them all places without a target are left out."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, places: Tensor | None, targets: Tensor, **inputs: Tensor) -> Tensor:
+        """The mean loss of `targets`; `places` [N] tells where they are in batch × length, None = everywhere."""
+        whole = self.model
+        trunk = whole.bert if hasattr(whole, "bert") else whole.model
+        states = trunk(**inputs)[0].flatten(0, 1)
+        states = states if places is None else states[places]
+        logits = whole.cls(states) if hasattr(whole, "cls") else whole.lm_head(states) + whole.final_logits_bias
+        return nn.functional.cross_entropy(logits, targets)
+
+
+def at_targets(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """The same loss as `words`, by `AtTargets`. Compiled once for any number of targets."""
+    labels = batch["labels"].flatten()
+    places = (labels != -100).nonzero()[:, 0]
+    if len(places) == len(labels):
+        places, targets = None, labels
+    else:
+        targets = labels[places]
+        for tensor in (places, targets):
+            torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    return model(places, targets, **{name: tensor for name, tensor in batch.items() if name != "labels"})
 
 
 def pictures(model: Any, batch: dict[str, Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.peers.plain import again, begin, shared
+from benchmarks.peers.plain import again, begin, imported, shared
 from benchmarks.worker import serve
 
 
@@ -14,7 +14,7 @@ def start(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[dict[str,
     from litgpt.config import Config
     from litgpt.model import GPT
 
-    work = settings["work"]
+    work, settings = settings["work"], settings | {"imported": imported()}
     sizes = {
         "n_layer": work["layers"],
         "n_head": work["heads"],

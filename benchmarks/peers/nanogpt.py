@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.peers.plain import again, begin, shared
+from benchmarks.peers.plain import again, begin, imported, shared
 from benchmarks.worker import serve
 
 
@@ -20,6 +20,7 @@ def start(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[dict[str,
         raise FileNotFoundError("NANOGPT names no checkout of nanoGPT")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    settings = settings | {"imported": imported()}
     sizes = {
         "block_size": work["length"],
         "vocab_size": work["vocab"],

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers.plain import imported
 from benchmarks.worker import Pipe
 from benchmarks.works import Work
 from pellucid.cli.overrides import override, with_absolute_paths
@@ -32,7 +33,7 @@ SPECIALS = {"gpt": 4, "seq2seq": 4, "bert": 5}
 def main() -> None:
     """Trains as the first request says, and steps as the others do."""
     pipe = Pipe()
-    settings = pipe.read()
+    settings = pipe.read() | {"imported": imported()}
     work, folder = Work.of(settings["work"]), Path(settings["folder"])
     loop.step = stepping(loop.step, pipe, work, settings)
     start(recipe(work, folder, settings), folder / settings["name"], "benchmark")
@@ -116,6 +117,7 @@ def told(learner: Learner, work: Work, settings: dict[str, Any]) -> dict[str, An
         flat = {f"{i}.{name}": tensor.numpy() for i, batch in enumerate(batches) for name, tensor in batch.items()}
         np.savez(Path(settings["folder"]) / "batches.npz", **flat)
     answer: dict[str, Any] = {"parameters": sum(p.numel() for p in run.model.parameters())}
+    answer["imported"] = settings["imported"]
     answer["chosen"] = {k: v for k, v in run.choices.to_dict().items() if k not in ("step_seconds", "peak_flops")}
     if work.family == "seq2seq" and batches:
         for side in ("source", "target"):

@@ -1,9 +1,12 @@
 """The plain training loop that every peer is given: forward, backward, clip, AdamW. Imports nothing of ours but the pipe.
 
 Settings: `work` (its sizes), `folder` (batches.npz, which ours wrote), `attention` ("fused" or "explicit"), `bf16` (autocast), `compiled`,
-`fused_adamw`, `least` (steps of warm-up and of each answer), `seconds` in each request: at least that long.
+`fused_adamw`, `least` (steps of warm-up and of each answer), `imported` (MB, after the peer's imports); `seconds` in each request: at least
+that long.
 """
 
+import importlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,7 +52,19 @@ def begin(
         return dict(zip(("seconds", "cpu", "units"), zip(*found, strict=True), strict=True))
 
     steps({"seconds": 0.0})
-    return {"parameters": sum(p.numel() for p in model.parameters())}, steps
+    return {"parameters": sum(p.numel() for p in model.parameters()), "imported": settings["imported"]}, steps
+
+
+def imported() -> float:
+    """Million bytes that this process holds when a training's libraries are imported and nothing is built; 0 where it is not Linux.
+
+    The first step of any optimizer of torch's imports the front of its compiler, which some libraries import at once: all do it here.
+    """
+    importlib.import_module("torch._dynamo")
+    if sys.platform != "linux":
+        return 0.0
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmRSS"))
 
 
 def shared(settings: dict[str, Any]) -> list[dict[str, Tensor]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.llama import llama_cpp
 from benchmarks.worker import serve
 
 Prompts = list[list[int]]
@@ -113,6 +114,7 @@ def litgpt(s: dict[str, Any]) -> Say:
     model = GPT(config).to(kind).eval()
 
     def one(prompt: list[int], new: int) -> list[int]:
+        model.max_seq_length = len(prompt) + new  # a cache no longer than that, as its command line has it
         model.set_kv_cache(batch_size=1, dtype=kind)
         with torch.inference_mode():
             found = generate(model, torch.tensor(prompt), len(prompt) + new, temperature=0.0, include_prompt=False)
@@ -153,13 +155,6 @@ def ctranslate2(s: dict[str, Any]) -> Say:
         return [one.sequences_ids[0] for one in found]
 
     return say
-
-
-def llama_cpp(s: dict[str, Any]) -> Say:
-    """Needs a GGUF file of the same weights, which only llama.cpp's own converter writes."""
-    import llama_cpp  # noqa: F401
-
-    raise FileNotFoundError("no GGUF file of these weights")
 
 
 TOOLKITS: dict[str, Callable[[dict[str, Any]], Say]] = {

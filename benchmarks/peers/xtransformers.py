@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.peers.plain import again, begin, shared
+from benchmarks.peers.plain import again, begin, imported, shared
 from benchmarks.worker import serve
 
 
@@ -13,7 +13,7 @@ def start(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[dict[str,
     """The model of the work's size, warm."""
     from x_transformers import Decoder, TransformerWrapper
 
-    work = settings["work"]
+    work, settings = settings["work"], settings | {"imported": imported()}
     sizes = {"dim": work["d_model"], "depth": work["layers"], "heads": work["heads"]}
     layers = Decoder(
         **sizes, attn_dim_head=work["d_model"] // work["heads"], attn_flash=settings["attention"] == "fused"

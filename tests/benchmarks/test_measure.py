@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -86,14 +87,41 @@ def test_above_one_is_ahead_whichever_way_is_better() -> None:
     assert measure.ratios({"skipped": "no"}, theirs) == {}
 
 
+def test_rows_find_their_place() -> None:
+    rows = {
+        f"{toolkit}, {way}": {"value": 2.0} for toolkit in ("Pellucid", "peer") for way in ("no flag", "int8, fast")
+    }
+    work = measure.placed(rows | {"Pellucid, no flag": {"value": 3.0}}, "no flag")
+    assert work["ours"] == {"value": 3.0}
+    assert list(work["also"]) == ["int8, fast"]
+    assert work["ratios"] == {"peer, no flag": 1.5, "peer, int8, fast": 1.5, "best": 1.5}
+    assert measure.placed({"peer, int8": {"value": 2.0}}, "int8")["ours"]["skipped"]
+
+
+def test_one_model_for_all_and_a_worker_for_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PELLUCID_PEERS", "")
+    ways = {"Pellucid, int8": {"precision": "int8"}, "peer, fast": {}}
+    with measure.same_model(ECHO, {"name": "one"}) as told, measure.opened(ECHO, told, ways) as workers:
+        assert workers["Pellucid, int8"].ready == {"settings": "one"}
+        assert "PELLUCID_PEERS" in workers["peer, fast"].skipped
+        assert Path(told["folder"]).parent.exists()
+    assert not Path(told["folder"]).parent.exists()
+
+
+def test_further_numbers_of_the_rows_that_have_them() -> None:
+    works = {"a": {"ours": {"value": 4.0, "first": 1234.5}, "also": {"int8": {"value": 4.0}}, "peers": {}}}
+    assert measure.further({"works": works}, {"first": "ms"}).splitlines()[3:] == ["| a | Pellucid | 1,234 |"]
+
+
 def test_a_table_names_all_that_was_measured_and_why_not() -> None:
     work = {
+        "label": "Pellucid, AdamW",
         "ours": {"value": 4.0, "spread": [3.0, 5.0], "unit": "tokens/s"},
         "peers": {"peer": {"fast": {"skipped": "absent"}}},
     }
     result = {"command": "python -m benchmarks x", "machine": {}, "limit": {"bfloat16": 900.0}, "works": {"a": work}}
     table = measure.markdown(result)
-    assert "| Pellucid | 4 | 3-5 |" in table
+    assert "| Pellucid, AdamW | 4 | 3-5 |" in table
     assert "absent" in table
 
 
@@ -104,7 +132,11 @@ def test_useful_flops_of_a_gpt_are_those_of_its_weights_counted_by_hand() -> Non
 
 
 @given(st.integers(1, 60), st.integers(1, 60))
-def test_useful_flops_of_pairs_lie_between_those_of_either_side(source: int, target: int) -> None:
-    alone = [useful(WORKS["d"], source, 1e9 * target), useful(WORKS["d"], 1e9 * source, target)]
-    assert all(useful(work) > 0 for work in WORKS.values())
-    assert useful(WORKS["d"], source, target) < max(alone)
+def test_useful_flops_of_pairs_are_those_of_a_whole_pair_counted_by_hand(source: int, target: int) -> None:
+    d, d_ff, vocabulary, layers = 256, 1024, 8000, 3
+    encoder = layers * source * (4 * d * d + 2 * d * d_ff)
+    decoder = layers * target * (4 * d * d + 2 * d * d_ff) + target * vocabulary * d
+    between = layers * (2 * target * d * d + 2 * source * d * d)
+    looks = layers * (source * source + target * target / 2 + target * source)
+    pair = 6 * (encoder + decoder + between) + 12 * d * looks
+    assert useful(WORKS["d"], source, target) == pytest.approx(pair / (source + target), rel=1e-12)
