@@ -24,7 +24,7 @@ def shrunk(recipe: Recipe, **training: Any) -> Recipe:
     stack = replace(recipe.model.stack, d_model=16, n_layers=1, n_heads=2, d_ff=32, dropout=Dropout(residual=0.1))
     stack = replace(stack, n_kv_heads=1 if recipe.model.stack.n_kv_heads else None)
     pace: dict[str, Any] = {"steps": 6, "warmup": 1, "evaluate_every": 3, "checkpoint_every": 2, "evaluate_limit": 8}
-    pace |= {"log_every": 1, "precision": "float32", "threads": 1, "device": "cpu"} | training
+    pace |= {"log_every": 1, "precision": "float32", "threads": 1, "compile": "off", "device": "cpu"} | training
     return replace(
         recipe,
         model=replace(recipe.model, stack=stack),

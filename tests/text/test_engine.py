@@ -110,7 +110,7 @@ def test_the_engine_takes_over_when_there_is_much_text(monkeypatch: pytest.Monke
     encode = Bulk(TOKENIZER._state, slow)
     for _ in range(5):
         assert equal(encode(LINES[:2]), flat(TOKENIZER.encode_batch(LINES[:2])))
-    assert asked == [2, 2] and not encode.note  # 80 characters each time; the second time to compare
+    assert asked == [2, 2] and not encode.notes  # 80 characters each time; the second time to compare
 
 
 @pytest.mark.parametrize("wrong", ["ids", "missing", "broken"])
@@ -200,7 +200,7 @@ print(peaks[3], peaks[-1])
 def by_library(some: list[str], n_merges: int) -> list[list[str]]:
     names = list(training.SPECIALS)
     library = training.learn_merges(
-        some, "byte-bpe", training.outline("byte-bpe", False, names), 260 + n_merges, 2, names
+        some, "byte-bpe", training.outline("byte-bpe", False, names), 260 + n_merges, 2, names, []
     )
     return json.loads(library.to_str())["model"]["merges"]
 
@@ -246,10 +246,28 @@ def test_the_same_file_whoever_learnt_it(monkeypatch: pytest.MonkeyPatch, capfd:
     assert capfd.readouterr() == ("", "")
 
 
-def test_without_the_engine_the_library_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(*given: object) -> list[tuple[str, str]]:
-        raise engine.Unfit("gigatoken is not installed")
+def test_a_module_of_the_users_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("random", "json", "numpy"):
+        (tmp_path / f"{name}.py").write_text("open('run', 'w').close()\nraise SystemExit('mine')")
+    monkeypatch.chdir(tmp_path)
+    some = ["low lower lowest\n", "a newest widest\n"] * 3
+    assert [list(pair) for pair in engine.learn_merges(some, 9)] == by_library(some, 9)
+    assert not (tmp_path / "run").exists()
 
+
+@pytest.mark.parametrize("wrong", ["missing", "late", "refused"])
+def test_where_the_engine_does_not_learn_the_library_does(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, notes = LINES, list[str]()
     monkeypatch.setattr(training, "ENGINE_PAYS", (0, 0))
-    monkeypatch.setattr(engine, "learn_merges", gone)
-    assert train(LINES, "byte-bpe", 420).hash() == TOKENIZER.hash()
+    if wrong == "missing":
+        monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    elif wrong == "late":
+        monkeypatch.setattr(engine, "PATIENCE", 0.001)
+    else:
+        lines = [*LINES, "\U00016ebb"]  # a letter since Unicode 17
+    quick = train(lines, "byte-bpe", 420, notes=notes)
+    monkeypatch.setattr(training, "ENGINE_PAYS", (float("inf"), 1))
+    assert quick.hash() == train(lines, "byte-bpe", 420).hash()
+    said = {"late": "gigatoken: not done in 0.001 seconds", "refused": "gigatoken: it takes a character of this text"}
+    assert len(notes) == (wrong in said)
+    assert not notes or notes[0].startswith("the slower tokenizers library learnt from this text: " + said[wrong])

@@ -28,10 +28,10 @@ def flat(rows: Sequence[Sequence[int]]) -> Flat:
 
 
 class Bulk:
-    """Ids of many texts. `by_library` is the slow way; `note` says why the engine was not taken, if it was there and refused."""
+    """Ids of many texts. `by_library` is the slow way; `notes` say why the engine was not taken, if it was there and refused."""
 
     def __init__(self, state: dict[str, Any], by_library: Callable[[Sequence[str]], list[list[int]]]) -> None:
-        self.note = ""
+        self.notes: list[str] = []
         self._state, self._slow = state, by_library
         self._fast: engine.Encoder | None = None
         self._left: float = PAYS if engine.fits(state) else float("inf")
@@ -47,8 +47,7 @@ class Bulk:
                 return self._fast(texts)
         except engine.Unfit as error:
             self._fast = None
-            if not isinstance(error.__cause__, ImportError):
-                self.note = f"the slower tokenizers library encoded this text: {error}"
+            self.notes = error.notes("encoded")
         return flat(self._slow(texts))
 
     def _proved(self, texts: Sequence[str]) -> engine.Encoder:

@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ FRESH = 32_000_000
 """Characters after which the engine begins anew: it remembers every word, up to six bytes for each of the text."""
 SLICE = 250_000
 """Bytes of the text whose words are counted by both before merges are learnt."""
+PATIENCE = 1800
+"""Seconds after which learning is given up; a gigabyte takes about a minute."""
 _CHARACTERS = 0x110000
 _SPLIT = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 _LETTERS = [letter for letter, _ in sorted(BYTES.items(), key=lambda item: item[1])]
@@ -40,6 +43,12 @@ _LETTERS = [letter for letter, _ in sorted(BYTES.items(), key=lambda item: item[
 
 class Unfit(Exception):
     """The engine is not there, or is not to be trusted with this; the text says why."""
+
+    def notes(self, did: str) -> list[str]:
+        """What a person should be told: nothing where the engine is not installed."""
+        if isinstance(self.__cause__, ImportError):
+            return []
+        return [f"the slower tokenizers library {did} this text: {self}"]
 
 
 def fits(state: dict[str, Any]) -> bool:
@@ -173,11 +182,11 @@ def learn_merges(texts: Iterable[str], n_merges: int) -> list[tuple[str, str]]:
     Raises Unfit."""
     import numpy as np
 
+    if find_spec("gigatoken") is None:
+        raise Unfit("gigatoken is not installed") from ImportError()
     seen = np.zeros(_CHARACTERS, bool)
     package = str(Path(__file__).parents[2])
-    program = (
-        f"import sys; sys.path.insert(0, {package!r}); from pellucid.text.engine import learn; learn(*sys.argv[1:])"
-    )
+    program = f"import sys; sys.path.append({package!r}); from pellucid.text.engine import learn; learn(*sys.argv[1:])"
     try:
         with tempfile.TemporaryDirectory(prefix="pellucid-") as folder:
             with open(Path(folder, "texts"), "wb") as file:
@@ -185,11 +194,15 @@ def learn_merges(texts: Iterable[str], n_merges: int) -> list[tuple[str, str]]:
                     file.write(text.encode() + BETWEEN)
                     seen[np.frombuffer(text.encode("utf-32-le"), np.uint32)] = True
             Path(folder, "characters").write_bytes("".join(map(chr, np.flatnonzero(seen))).encode())
-            command = [sys.executable, "-c", program, folder, str(n_merges)]
-            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+            command = [sys.executable, "-P", "-c", program, folder, str(n_merges)]  # -P: no module of the user's folder
+            quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+            done = subprocess.run(command, **quiet, timeout=PATIENCE, check=False)
             if done.returncode:
-                raise Unfit((done.stderr.decode(errors="replace").strip().splitlines() or ["gigatoken died"])[-1])
+                said = (done.stderr.decode(errors="replace").strip().splitlines() or ["gigatoken died"])[-1]
+                raise Unfit(said.removeprefix("pellucid.text.engine.Unfit: "))
             merges = json.loads(Path(folder, "merges").read_bytes())
+    except subprocess.TimeoutExpired as error:
+        raise Unfit(f"gigatoken: not done in {PATIENCE} seconds") from error
     except (OSError, ValueError) as error:
         raise Unfit(f"gigatoken: {error}") from error
     return [(left, right) for left, right in merges]

@@ -90,7 +90,7 @@ class Tokenizer:
     @property
     def notes(self) -> list[str]:
         """What a person should be told about how texts were encoded."""
-        return [self._bulk.note] if self._bulk.note else []
+        return self._bulk.notes
 
     def words(self, text: str) -> list[str]:
         """What the text is cut into before pieces are looked for: pieces never reach over these bounds."""
@@ -273,6 +273,7 @@ def train(
     min_count: int = 1,
     specials: Sequence[str] = (),
     memory_mb: int = 1500,
+    notes: list[str] | None = None,
 ) -> Tokenizer:
     """Learn a tokenizer from any iterable of strings (lines with or without their newline, or pieces of
     text), read once.
@@ -290,6 +291,6 @@ def train(
     or WordPiece merge needs max(2, min_count). `char` and `word` keep the most frequent vocab_size; the
     others need room for every single symbol of the text, and say so (UserError). DataError: no text, or
     broken text. memory_mb: about as much memory is used at most; a longer text is sampled by lines (`char`
-    always counts all of it).
+    always counts all of it). `notes` is told why the fast engine was refused, if it was.
     """
-    return Tokenizer(learn(lines, kind, vocab_size, lowercase, min_count, specials, memory_mb))
+    return Tokenizer(learn(lines, kind, vocab_size, lowercase, min_count, specials, memory_mb, notes))

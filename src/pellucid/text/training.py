@@ -19,7 +19,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -31,11 +31,9 @@ Kind = Literal["byte-bpe", "bpe", "wordpiece", "unigram", "char", "word"]
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 END_OF_WORD = "</w>"
 LONGEST_LINE = 100_000  # characters; longer ones are cut, so that one line cannot outweigh the memory
-ENGINE_PAYS = (
-    600,
-    8000,
-)  # characters for each piece of the vocabulary, of which so many are counted at least: where pairs
-# run out the engine is slow, and its process takes half a second to begin
+# Characters for each piece of the vocabulary, of which so many are counted at least: where pairs run out the engine is slow, and its
+# process takes half a second to begin.
+ENGINE_PAYS = (600, 8000)
 WEIGHED_AT_ONCE = 1 << 16  # characters
 BYTES_PER_SYMBOL = 100  # what the library was measured to need for each byte of each distinct word
 
@@ -48,6 +46,7 @@ def learn(
     min_count: int = 1,
     specials: Sequence[str] = (),
     memory_mb: int = 1500,
+    notes: list[str] | None = None,
 ) -> Tokenizer:
     """The library's tokenizer, learnt from `lines`; see `pellucid.text.tokenizer.train`, which wraps it."""
     if kind not in get_args(Kind):
@@ -71,7 +70,8 @@ def learn(
             empty.train_from_iterator(sample, trainer)
             trained = empty
         else:
-            trained = learn_merges(sample, kind, empty, vocab_size, max(2, min_count), names)
+            told: list[str] = [] if notes is None else notes
+            trained = learn_merges(sample, kind, empty, vocab_size, max(2, min_count), names, told)
     if trained.get_vocab_size() == len(names):
         raise no_text()
     return trained
@@ -129,11 +129,9 @@ def check_specials(specials: Sequence[str]) -> list[str]:
 
 
 def learn_merges(
-    sample: Sequence[str], kind: Kind, empty: Tokenizer, vocab_size: int, min_count: int, names: list[str]
+    sample: list[str], kind: Kind, empty: Tokenizer, vocab_size: int, min_count: int, names: list[str], notes: list[str]
 ) -> Tokenizer:
-    """BPE and WordPiece. The first pass merges nothing and finds the symbols; the second gets them in sorted
-    order.
-    """
+    """BPE and WordPiece. The first pass merges nothing and finds the symbols; the second gets them in sorted order."""
     make: Any = trainers.WordPieceTrainer if kind == "wordpiece" else trainers.BpeTrainer
     options: dict[str, Any] = {"min_frequency": min_count, "show_progress": False}
     if kind == "bpe":
@@ -149,12 +147,14 @@ def learn_merges(
     each, least = ENGINE_PAYS
     much = sum(map(len, sample)) >= each * max(least, vocab_size)
     if kind == "byte-bpe" and min_count == 2 and not empty.normalizer and much:
-        with suppress(engine.Unfit):
+        try:
             merges = engine.learn_merges(sample, vocab_size - len(names) - len(symbols))
             pieces = [*names, *symbols, *(left + right for left, right in merges)]
             empty.model = models.BPE({piece: i for i, piece in enumerate(pieces)}, merges)
             empty.add_special_tokens(names)
             return empty
+        except engine.Unfit as error:
+            notes += error.notes("learnt from")
     empty.train_from_iterator(sample, make(vocab_size=vocab_size, special_tokens=names + symbols, **options))
     state = json.loads(empty.to_str())
     state["added_tokens"] = state["added_tokens"][: len(names)]  # symbols got their ids like special tokens: undo

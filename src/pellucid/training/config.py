@@ -10,7 +10,7 @@ from pellucid.errors import UserError
 class TrainingConfig:
     """`batch_tokens` (pairs: source + target) or `batch_size` windows of `length` tokens (text) are seen per
     step. Less memory for the same numbers: `accumulate` splits that batch; `recompute` keeps no activations of the blocks but works them
-    out again in the backward pass, a third more work.
+    out again in the backward pass, a third more work. `memory`: a run that cannot fit is refused, or only warned of.
 
     Times are in steps; `evaluate_every` and `checkpoint_every` 0 = only at the end. `muon_lr` 0 = 4 · `lr`.
     `final_lr`, `decay`: where the schedule ends, as a share of the peak, and the share of the steps that a
@@ -18,8 +18,9 @@ class TrainingConfig:
     `average`: mean of the weights of the last N checkpoints, taken if it is better than the best; `patience`:
     evaluations without a better `metric` before stopping, 0 = never. `evaluate_limit`: held-out pairs or windows
     that an evaluation during training looks at, 0 = all. `keep`: newest checkpoints kept, besides
-    the best. `precision`, `products` (the library of float32 products on a CPU) and `threads` are measured when a run begins unless they
-    are given: give them where two runs of one recipe must be equal to the bit. Labels: `class_weight` balanced = the loss of a label
+    the best. `precision`, `products` (the library of float32 products on a CPU), `compile` (torch.compile, tried in runs of ten minutes and
+    more) and `threads` are measured when a run begins unless they are given: give them where two runs of one recipe must be equal to the
+    bit. Labels: `class_weight` balanced = the loss of a label
     counts the more the rarer it is. Fine-tuning: `freeze`, names of parameters that stay as they are ("embed.*", "stack.blocks.[01].*");
     `layer_decay`, what the learning rate is multiplied by from each layer to the one below.
     """
@@ -30,6 +31,7 @@ class TrainingConfig:
     length: int = 256
     accumulate: int = 1
     recompute: bool = False
+    memory: Literal["refuse", "warn"] = "refuse"
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-3
     muon_lr: float = 0.0
@@ -55,6 +57,7 @@ class TrainingConfig:
     keep: int = 2
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     products: Literal["auto", "plain", "onednn"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
     threads: int = 0
     tensorboard: bool = False

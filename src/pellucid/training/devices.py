@@ -31,7 +31,7 @@ class Choices:
 
     `peak_flops`: FLOP/s of a large matrix product in `precision`; `step_seconds`: what was timed to decide.
 
-    `products`: "plain" or "onednn", how float32 matrices are multiplied on CPU.
+    `products`: "plain" or "onednn", how float32 matrices are multiplied on CPU; `compiled`: whether a step's loss is (see there).
     """
 
     device: str = "cpu"
@@ -41,6 +41,7 @@ class Choices:
     peak_flops: float = 0.0
     step_seconds: Mapping[str, float] | None = None
     reason: str = ""
+    compiled: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For run.json."""
@@ -111,8 +112,15 @@ def set_products(kind: str) -> None:
         backend.matmul.fp32_precision = "bf16" if kind == "onednn" else "none"
 
 
+def candidates(config: TrainingConfig, device: str) -> tuple[str, ...]:
+    """The precisions of which `choose` takes the faster: the one asked for, else those that the processor has."""
+    if config.precision != "auto":
+        return (config.precision,)
+    return ("float32", "bfloat16") if bfloat16_is_native(device) else ("float32",)
+
+
 def choose(config: TrainingConfig, model: nn.Module, loss: Callable[[int], Tensor]) -> Choices:
-    """Decide for a new run. `loss(i)`: of `model`, on its device, on batch i, as training will compute it.
+    """Decide for a new run. `loss(i)`: of `model`, on its device, on a part of batch i, as training will compute it.
 
     bfloat16 is taken where a forward and backward pass is at least 5 % faster with it; of the numbers of threads (all, half, … one) the
     smallest that is not 5 % slower than the best. Weights, buffers, modes and the random state are afterwards as before.
@@ -126,11 +134,11 @@ def choose(config: TrainingConfig, model: nn.Module, loss: Callable[[int], Tenso
         elif products == "onednn" and not onednn_is_exact(and_faster=False):
             raise UserError("training.products: onednn does not keep float32's precision here", "choose plain or auto")
         set_products(products)
-        chosen, reason = config.precision, "asked for"
-        if config.precision == "auto" and not bfloat16_is_native(device):
-            chosen, reason = "float32", "this processor has no bfloat16"
-        elif config.precision == "auto":
-            seconds = time_steps([Choices(device, kind, threads) for kind in ("float32", "bfloat16")], model, loss)
+        kinds = candidates(config, device)
+        chosen = kinds[0]
+        reason = "this processor has no bfloat16" if config.precision == "auto" else "asked for"
+        if len(kinds) > 1:
+            seconds = time_steps([Choices(device, kind, threads) for kind in kinds], model, loss)
             float32, bfloat16 = seconds.values()
             chosen, reason = ("bfloat16" if bfloat16 < 0.95 * float32 else "float32"), "the faster of two timed steps"
         if device == "cpu" and threads > 1 and not config.threads:

@@ -74,5 +74,6 @@ def mean(models: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     for tensors in models:
         count += 1
         for name, tensor in tensors.items():
-            total[name] = total[name] + tensor if name in total else tensor.double()
-    return {name: (tensor / count).float() for name, tensor in total.items()}
+            total[name] = total[name].add_(tensor) if name in total else tensor.to(torch.float64, copy=True)
+        del tensors
+    return {name: (total.pop(name) / count).float() for name in list(total)}

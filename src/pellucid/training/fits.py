@@ -18,6 +18,7 @@ from pellucid.records import from_dict
 from pellucid.text.tokenizer import Tokenizer, train
 from pellucid.training import finetuning, room
 from pellucid.training.contracts import Data, Task
+from pellucid.training.devices import Choices
 from pellucid.training.kinds import Kind, kind_of
 from pellucid.training.memory import foresee
 from pellucid.training.opening import open_model
@@ -50,21 +51,23 @@ def prepare(recipe: Recipe, folder: Path | None) -> Fit:
     UserError for what the recipe asks in vain."""
     room.keep_few_kernels()
     kind, config, tokenizer = kind_of(recipe), recipe.model, None
+    notes: list[str] = []
     theirs: ModelConfig | None = None
     tensors: dict[str, Tensor] = {}
     if recipe.init and (recipe.lora.rank or not (folder and any((folder / "checkpoints").glob("step-*")))):
         theirs, tokenizer, tensors = begin_with(recipe)
         config = replace(theirs, labels=(), n_labels=0)
-    config = _own(folder) or config
+    record = _record(folder)
+    config = from_dict(ModelConfig, record["model"], f"{folder}/run.json") if record else config
     if kind.unit != "images":
-        tokenizer = _tokenizer(recipe, kind, folder, tokenizer)
+        tokenizer = _tokenizer(recipe, kind, folder, tokenizer, notes)
         config = _with_ids(recipe, config, tokenizer)
     parts = kind.parts(recipe, tokenizer, config)
     names = getattr(parts["train"], "names", ())
     config = replace(config, head=kind.head, labels=names, n_labels=len(names))
     data = kind.data(recipe, parts["train"], tokenizer, config)
     task = kind.task(recipe, parts.get("valid") or parts["train"], tokenizer, config)
-    notes = [note for part in parts.values() for note in part.notes] + list(getattr(data, "notes", ()))
+    notes += [*(note for part in parts.values() for note in part.notes), *getattr(data, "notes", ())]
     notes += [] if "valid" in parts else ["nothing is held out: what is measured below is the training data"]
     if theirs is None:
         model = build(config, recipe.seed)
@@ -73,16 +76,16 @@ def prepare(recipe: Recipe, folder: Path | None) -> Fit:
         notes.append(f"begins with {recipe.init}: {note}")
     notes.append(finetuning.freeze(model, recipe.training.freeze))
     model = recompute(model) if recipe.training.recompute else model
-    notes.append(str(foresee(model, task, data, recipe.training)))
+    choices = Choices.from_dict(record["choices"]) if record else None
+    t = replace(recipe.training, memory="warn") if folder else recipe.training  # what has begun is not refused
+    notes.append(foresee(model, task, data, t, choices))
     return Fit(tokenizer, model, task, data, [note for note in notes if note], hash_of(tensors), parts)
 
 
-def _own(folder: Path | None) -> ModelConfig | None:
-    """The config that a run wrote down when it began."""
+def _record(folder: Path | None) -> dict[str, Any]:
+    """What a run wrote down when it began; empty for a new one."""
     path = folder / "run.json" if folder else None
-    if path is None or not path.exists():
-        return None
-    return from_dict(ModelConfig, json.loads(path.read_text(encoding="utf-8"))["model"], str(path))
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
 
 
 def begin_with(recipe: Recipe) -> tuple[ModelConfig, Tokenizer | None, dict[str, Tensor]]:
@@ -98,7 +101,7 @@ def begin_with(recipe: Recipe) -> tuple[ModelConfig, Tokenizer | None, dict[str,
     return config, tokenizer, {name: p.detach() for name, p in model.named_parameters()}
 
 
-def _tokenizer(recipe: Recipe, kind: Kind, folder: Path | None, given: Tokenizer | None) -> Tokenizer:
+def _tokenizer(recipe: Recipe, kind: Kind, folder: Path | None, given: Tokenizer | None, notes: list[str]) -> Tokenizer:
     """The run's own, the one of the model it begins with, or a new one; with the special tokens that the task needs."""
     own = folder / "model" / "tokenizer.json" if folder else None
     if own and own.exists():
@@ -106,7 +109,7 @@ def _tokenizer(recipe: Recipe, kind: Kind, folder: Path | None, given: Tokenizer
     if not recipe.init:
         d = recipe.data
         texts = counted(texts_for_tokenizer(d, recipe.seed), "texts for the tokenizer")
-        return train(texts, d.tokenizer, d.vocab_size, d.lowercase, specials=kind.specials)
+        return train(texts, d.tokenizer, d.vocab_size, d.lowercase, specials=kind.specials, notes=notes)
     if given is None:
         raise DataError(f"{recipe.init} has no tokenizer.json", "put the tokenizer it was trained with into it")
     needed = [name for name in kind.specials if getattr(given, f"{name.strip('<>')}_id") is None]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pellucid.errors import DataError
 from pellucid.training import checkpoints, ranks
+from pellucid.training.compiled import program
 from pellucid.training.contracts import Run, State
 from pellucid.training.ema import Ema, mean
 from pellucid.training.optimizers import Optimizer
@@ -32,6 +33,7 @@ class Learner:
         run.model.to(self.device).train()
         self.optimizer = Optimizer(run.model, run.config, run.choices.precision)
         self.ema = Ema(run.model, run.config.ema) if run.config.ema else None
+        self.loss = program(run.task.loss, run.choices.compiled)
         self.parameters = [p for p in run.model.parameters() if p.requires_grad]
 
     def begin(self) -> None:
@@ -125,11 +127,14 @@ class Learner:
         checkpoints if that is better still.
 
         Returns their metrics. Where the checkpoint of the best is broken, says so and keeps the weights of
-        the last step.
+        the last step. The optimizer is at its end: its state is let go, the last checkpoint has it.
         """
+        self.optimizer.parts.clear()
         best = self.whole(self.state.best_step)
-        last = {name: tensor.clone() for name, tensor in checkpoints.weights(self.run.model).items()}
-        last |= self.ema.tensors if self.ema else {}
+        last: dict[str, Tensor] = {}
+        if not best:
+            last = {name: tensor.clone() for name, tensor in checkpoints.weights(self.run.model).items()}
+            last |= self.ema.tensors if self.ema else {}
         paths = [path for path in map(self.whole, self.to_average()) if path]
         if paths:
             self.put(mean(checkpoints.read(path, "model") for path in paths))

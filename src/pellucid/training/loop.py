@@ -93,7 +93,7 @@ def gradient(learner: Learner, micro: Batch, index: int, targets: int) -> Tensor
     run = learner.run
     seed(learner.device, run.seed, learner.state.step, index, ranks.rank())
     with run.choices.autocast():
-        loss = run.task.loss(run.model, micro) / targets
+        loss = learner.loss(run.model, micro) / targets
     loss.backward()
     return loss.detach()
 

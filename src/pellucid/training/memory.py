@@ -5,6 +5,7 @@ Tensors are counted by `rehearsal`; what they do not tell (libraries, what an al
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from pellucid.errors import UserError
-from pellucid.training import devices, ranks, room
+from pellucid.training import checkpoints, devices, ranks, room
 from pellucid.training.config import TrainingConfig
 from pellucid.training.contracts import Batch, Data, Task
 from pellucid.training.devices import Choices
@@ -47,10 +48,12 @@ PARTS = (2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes. need: the most that the process (on a GPU: the run) will hold; free: what it may hold, None where nobody knows."""
+    """Bytes. need: the most that the process (on a GPU: the run) will hold; free: what it may hold, None where nobody knows; where that is
+    not `measured`: all that there is."""
 
     need: int
     free: int | None
+    measured: bool = True
 
     @property
     def fits(self) -> bool:
@@ -61,7 +64,11 @@ class Forecast:
         told = f"this run will need about {size(self.need)} of memory"
         if self.free is None:
             return told
-        return f"{told}, {size(self.free)} are free" + ("" if self.need <= self.free else ": it may not fit")
+        return f"{told}, {self.room()}" + ("" if self.need <= self.free else ": it may not fit")
+
+    def room(self) -> str:
+        """What there is, in words."""
+        return f"{size(self.free or 0)} are free" if self.measured else f"this machine has {size(self.free or 0)}"
 
 
 def size(n: int) -> str:
@@ -69,30 +76,36 @@ def size(n: int) -> str:
     return f"{n / GB:,.1f} GB" if n >= GB else f"{round(n, -7) / MB:,.0f} MB"
 
 
-def foresee(model: nn.Module, task: Task, data: Data, t: TrainingConfig) -> Forecast:
-    """What training will take, before any of it is allocated. Raises UserError, with what would fit, where it cannot."""
-    found = forecast(model, task, data, t)
-    if not found.fits:
-        needs = f"this run needs about {size(found.need)} of memory, {size(found.free or 0)} are free"
-        ways = [f"{flags} (about {size(other.need)})" for flags, other in leaner(model, task, data, t)]
-        raise UserError(
-            needs, "this would fit: " + ", or ".join(ways) if ways else "make the model or its batch smaller"
-        )
-    return found
+def foresee(model: nn.Module, task: Task, data: Data, t: TrainingConfig, choices: Choices | None = None) -> str:
+    """What training will take, told before any of it is allocated. choices: of a run that has begun. Raises UserError, with what would fit,
+    where it cannot and `t.memory` does not let it try."""
+    try:
+        found = forecast(model, task, data, t, choices)
+    except UserError:  # of the data: as true without a forecast
+        raise
+    except Exception as error:
+        return f"how much memory this run will need cannot be foretold: {type(error).__name__}: {error}".splitlines()[0]
+    if t.memory == "warn" or found.fits:
+        return str(found)
+    ways = [f"{flags} (about {size(other.need)})" for flags, other in leaner(model, task, data, t)]
+    remedy = "this would fit: " + ", or ".join(ways) if ways else "make the model or its batch smaller"
+    needs = f"this run needs about {size(found.need)} of memory, {found.room()}"
+    raise UserError(needs, f"{remedy}; to try all the same: --training.memory warn")
 
 
-def forecast(model: nn.Module, task: Task, data: Data, t: TrainingConfig) -> Forecast:
-    """For the widest batches of an epoch, in the precision that will be chosen."""
-    device = devices.find(t.device)
-    kind, precision = torch.device(device).type, expected(t, device)
+def forecast(model: nn.Module, task: Task, data: Data, t: TrainingConfig, choices: Choices | None = None) -> Forecast:
+    """For the widest batches of an epoch, in each precision that will be tried."""
+    device = choices.device if choices else devices.find(t.device)
+    precisions = (choices.precision,) if choices else devices.candidates(t, device)
+    kind = torch.device(device).type
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     now = weights if kind == "cuda" else room.resident() or weights
-    steps = []
+    phases = [at_the_end(model, t, kind)]
     for batch in widest(data):
-        mine = ranks.rows(batch, ranks.rank(), ranks.world())
-        watch = rehearse(model, task.loss, mine, task.count(batch), t, Choices(device, precision))
-        steps.append(held(watch, kind, precision))
-    return Forecast(now + max(steps), room.available(device))
+        for precision in precisions:
+            watch = rehearse(model, task.loss, batch, task.count, t, Choices(device, precision))
+            phases.append(held(watch, kind, precision))
+    return Forecast(now + max(phases), room.available(device, ranks.world()), room.is_measured(device))
 
 
 def held(watch: Watch, kind: str, precision: str) -> int:
@@ -101,11 +114,13 @@ def held(watch: Watch, kind: str, precision: str) -> int:
     return watch.peak + aside.libraries + aside.blocks * watch.block
 
 
-def expected(t: TrainingConfig, device: str) -> str:
-    """The precision of the steps: as asked, else the lower where the processor has it, as `devices.choose` mostly finds."""
-    if t.precision != "auto":
-        return t.precision
-    return "bfloat16" if devices.bfloat16_is_native(device) else "float32"
+def at_the_end(model: nn.Module, t: TrainingConfig, kind: str) -> int:
+    """Bytes beside the weights when those of the last checkpoints are averaged, on the CPU: their sum in float64, and of the one at hand
+    both file and copy."""
+    if kind == "cuda" or not t.average:
+        return 0
+    saved = sum(tensor.nbytes for tensor in checkpoints.weights(model).values())
+    return 4 * saved + (saved if t.ema else 0) + ASIDE["cpu", "float32"].libraries
 
 
 def widest(data: Data) -> Iterator[Batch]:
@@ -120,11 +135,12 @@ def leaner(model: nn.Module, task: Task, data: Data, t: TrainingConfig) -> Itera
     """Flags with which the run would fit, and what it needs then: the fewest parts, recomputation, or both. Not a way back: blocks of the
     model may be recomputed afterwards."""
     most = max(ranks.n_rows(batch) for batch in widest(data)) // ranks.world()
-    parts = [{"accumulate": n} for n in PARTS if t.accumulate < n <= most]
-    found = list(_first(model, task, data, t, parts))
+    parts: list[Mapping[str, Any]] = [{"accumulate": n} for n in PARTS if t.accumulate < n <= most]
+    timed = devices.candidates(t, devices.find(t.device))
+    found = list(_first(model, task, data, t, [{"precision": timed[-1]}])) if len(timed) > 1 else []
+    found += _first(model, task, data, t, parts)
     if not t.recompute:
-        again: list[Mapping[str, Any]] = [{"recompute": True}, *({"recompute": True, **part} for part in parts)]
-        found += _first(recompute(model), task, data, t, again)
+        found += _first(recompute(model), task, data, t, [{"recompute": True, **part} for part in ({}, *parts)])
     yield from found
 
 
@@ -133,7 +149,8 @@ def _first(
 ) -> Iterator[tuple[str, Forecast]]:
     """The first of the changes that fits."""
     for change in changes:
-        found = forecast(model, task, data, replace(t, **change))
-        if found.fits:
-            yield " ".join(f"--training.{name} {str(value).lower()}" for name, value in change.items()), found
-            return
+        with suppress(Exception):  # what cannot be foretold is not offered
+            found = forecast(model, task, data, replace(t, **change))
+            if found.fits:
+                yield " ".join(f"--training.{name} {str(value).lower()}" for name, value in change.items()), found
+                return

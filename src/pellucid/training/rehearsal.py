@@ -5,8 +5,8 @@ It runs the code of the run itself (task, model, optimizer, average) on shapes a
 
 import copy
 import weakref
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,15 +15,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pellucid.training import ranks
 from pellucid.training.config import TrainingConfig
+from pellucid.training.contracts import Batch
 from pellucid.training.devices import Choices
 from pellucid.training.ema import Ema
 from pellucid.training.optimizers import Optimizer
 
-Batch = Mapping[str, Tensor]
 Loss = Callable[[nn.Module, Batch], Tensor]
-"""loss(model, batch): a scalar with a gradient."""
-
+Count = Callable[[Batch], int]
 LARGE = 2**25
 """Bytes from which on a block is the system's own (see `devices.keep_freed_memory`): given back whole."""
 
@@ -33,19 +33,20 @@ OFTEN = 12
 class Watch(TorchDispatchMode):
     """Within the block, the bytes of all tensors that were made there and are still held: `live`, and the most there were, `peak`.
 
-    chosen: how many places a mask of places lets through, which shapes do not tell.
+    chosen: how many places a mask of places lets through, which shapes do not tell; set before it is needed.
     """
 
-    def __init__(self, chosen: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.chosen, self.in_backward = chosen, False
+        self.chosen, self.in_backward = 0, False
         self.live = self.peak = 0
         self._known: dict[int, Any] = {}
         self._made: list[int] = []
 
     @property
     def block(self) -> int:
-        """The usual size of a large one: the OFTEN-th largest of those that come from an allocator's heap."""
+        """The usual size of a large one: the OFTEN-th largest of those that come from an allocator's heap while gradients are sought, when
+        some stay and others go."""
         return sorted([0] * OFTEN + self._made)[-OFTEN]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -70,7 +71,8 @@ class Watch(TorchDispatchMode):
         key, size = storage._cdata, storage.nbytes()
         if key not in self._known:
             self._known[key] = weakref.ref(storage, lambda _: self._forget(key, size))
-            self._made += [size] if size < LARGE else []
+            seeks = self.in_backward or torch.is_grad_enabled()
+            self._made += [size] if size < LARGE and seeks else []
             self.live += size
 
     def _forget(self, key: int, size: int) -> None:
@@ -85,24 +87,26 @@ class Watch(TorchDispatchMode):
         self.in_backward = False
 
 
-def rehearse(model: nn.Module, loss: Loss, batch: Batch, chosen: int, t: TrainingConfig, choices: Choices) -> Watch:
-    """What a step holds beside the weights themselves: gradients, state of the optimizer, average of the weights, activations.
+def rehearse(model: nn.Module, loss: Loss, batch: Batch, count: Count, t: TrainingConfig, choices: Choices) -> Watch:
+    """What a step holds beside the weights themselves: gradients, state of the optimizer, average of the weights, activations; or an
+    evaluation, where that is more.
 
-    model: as it will be trained, nothing of it is touched; batch: of one process, before it is split into `t.accumulate` parts;
-    chosen: how many targets it has.
+    model: as it will be trained, nothing of it is touched; batch: the global one; loss, count: of a task.
     """
+    n_parts = t.accumulate * ranks.world()
+    parts = [ranks.rows(batch, i, n_parts) for i in range(min(t.accumulate, 2))]  # the second finds gradients there
+    counted = [(count(part), part) for part in (*parts, batch) if ranks.n_rows(part)]
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device(choices.device):
         fake = without_memory(model, choices.device)
-        shapes = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in batch.items()}
+        *steps, (chosen, whole) = [(n, alike(part)) for n, part in counted]
         trained = [p for p in fake.parameters() if p.requires_grad]
         optimizer = Optimizer(fake, t, choices.precision)
-        with Watch(chosen) as watch:
+        with Watch() as watch:
             for p in trained:
                 p.grad = torch.empty_like(p)
             optimizer.step(1.0)  # makes its state
             average = Ema(fake, t.ema) if t.ema else None
-            for part in range(min(t.accumulate, 2)):  # the second part finds gradients there
-                micro = {name: tensor[part :: t.accumulate] for name, tensor in shapes.items()}
+            for watch.chosen, micro in steps:
                 with choices.autocast():
                     value = loss(fake, micro) / 1.0
                 with watch.backward():
@@ -112,7 +116,16 @@ def rehearse(model: nn.Module, loss: Loss, batch: Batch, chosen: int, t: Trainin
             optimizer.step(1.0)
             if average:
                 average.update(fake, 1)
+            if n_parts > 1:  # an evaluation reads whole batches
+                watch.chosen = chosen
+                with average.used_by(fake) if average else nullcontext(), torch.no_grad(), choices.autocast():
+                    loss(fake.eval(), whole)
     return watch
+
+
+def alike(batch: Batch) -> Batch:
+    """Tensors of the same shapes and types."""
+    return {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in batch.items()}
 
 
 def without_memory(model: nn.Module, device: str) -> nn.Module:

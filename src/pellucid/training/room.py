@@ -24,15 +24,18 @@ def keep_few_kernels() -> None:
         os.environ.setdefault(name, str(KERNELS))
 
 
-def available(device: str) -> int | None:
-    """Bytes that this process may come to hold, what it has included; with swap, unless a container ends before it. None where the system
-    does not say. Of a GPU: what a run may take there."""
+def available(device: str, sharers: int = 1) -> int | None:
+    """Bytes that each of so many processes may come to hold, what it has included; with swap, unless a container ends before it. None where
+    the system does not say. Of a GPU: what a run may take there."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    if device == "mps":
-        return torch.mps.recommended_max_memory()
-    free = {"linux": linux, "win32": _windows}.get(sys.platform, _physical)()
-    return None if free is None else free + resident()
+    free = torch.mps.recommended_max_memory() if device == "mps" else SYSTEMS.get(sys.platform, _physical)()
+    return None if free is None else free // sharers + resident()
+
+
+def is_measured(device: str) -> bool:
+    """Whether `available` tells what is free; elsewhere it is all that the machine has."""
+    return device.startswith("cuda") or (device != "mps" and sys.platform in SYSTEMS)
 
 
 def resident(field: str = "VmRSS", process: int | str = "self") -> int:
@@ -59,24 +62,26 @@ def _table(path: Path) -> dict[str, int]:
 
 
 def _rooms(root: Path) -> Iterator[int]:
-    """What each control group of this process, from its own to the outermost, has left: its limit less what it holds, pages of files that
-    nobody looked at lately not counted."""
-    for folder, limit, current, idle in _groups(root):
+    """What each control group of this process, from its own to the outermost, has left: its limit less what it holds, pages of files not
+    counted: they are given up when memory is asked for, those looked at lately ("active") too."""
+    for folder, limit, current, prefix in _groups(root):
         with suppress(OSError, ValueError):  # "max", or no file: no limit
             most = int((folder / limit).read_text(encoding="ascii"))
             if most < V1_NO_LIMIT:
                 stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-                yield max(0, most - int((folder / current).read_text(encoding="ascii")) + int(stat.get(idle, 0)))
+                held = int((folder / current).read_text(encoding="ascii"))
+                files = sum(int(stat.get(prefix + name, 0)) for name in ("inactive_file", "active_file"))
+                yield max(0, most - held + files)
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """Folder of each group that counts memory, and how its version calls limit, usage and idle pages of files."""
+    """Folder of each group that counts memory, how its version calls limit and usage, and begins the names in memory.stat."""
     with suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             _, kinds, name = line.split(":", 2)
-            base, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+            base, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "")
             if "memory" in kinds.split(","):
-                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
                 base = base / "memory"
             elif kinds:
                 continue
@@ -87,15 +92,15 @@ def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:
 
 
 def _windows() -> int | None:
-    """Free physical memory."""
+    """What may still be promised, with swap."""
 
     class Status(ctypes.Structure):
         _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)]
-        _fields_ += [(f"n{i}", ctypes.c_ulonglong) for i in range(7)]  # total, free, …
+        _fields_ += [(f"n{i}", ctypes.c_ulonglong) for i in range(7)]  # memory: all, free; promises: all, free; …
 
     status = Status(length=ctypes.sizeof(Status))
     found = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined, unused-ignore]
-    return int(status.n1) if found else None
+    return int(status.n3) if found else None
 
 
 def _physical() -> int | None:
@@ -103,3 +108,7 @@ def _physical() -> int | None:
     with suppress(OSError, ValueError, AttributeError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
+
+
+SYSTEMS = {"linux": linux, "win32": _windows}
+"""Those that say what is free."""

@@ -20,7 +20,7 @@ from pellucid.models import adapters, hub, storage
 from pellucid.models.build import count
 from pellucid.parts.lora import merge
 from pellucid.tasks import metrics
-from pellucid.training import devices, facts, loop
+from pellucid.training import compiled, devices, facts, loop, ranks
 from pellucid.training.contracts import Data, Outcome, Run
 from pellucid.training.fits import Fit, prepare
 from pellucid.training.kinds import kind_of
@@ -107,7 +107,9 @@ def train(recipe: Recipe, folder: Path, fit: Fit, name: str) -> Outcome:
     log = Log(folder, t.steps, _flops_per_target(model, fit), choices.peak_flops, t.tensorboard, unit=unit)
     for note in fit.notes:
         log.note(note)
-    where = f"{choices.device}, {choices.precision}, {choices.threads} threads"
+    where = (
+        f"{choices.device}, {choices.precision}, {choices.threads} threads{', compiled' if choices.compiled else ''}"
+    )
     knows = f"vocabulary {fit.config.vocab_size:,}, " if fit.tokenizer else ""
     knows += f"{fit.config.n_labels} labels, " if fit.config.n_labels else ""
     log.note(f"{n_parameters:,} parameters, {knows}{where} -> {folder}")
@@ -161,10 +163,15 @@ def _record(recipe: Recipe, folder: Path, fit: Fit, model: nn.Module, name: str)
     device = devices.find(recipe.training.device)
     model.to(device)
 
-    def loss(i: int) -> torch.Tensor:
-        batch = {name: tensor.to(device) for name, tensor in fit.data.batch(i).items()}
-        return fit.task.loss(model, batch) / fit.task.count(batch)
+    def loss(i: int, quick: bool = False) -> torch.Tensor:
+        batch = fit.data.batch(i)
+        part = ranks.rows(batch, 0, ranks.world() * recipe.training.accumulate)  # so many as training has at a time
+        micro = {name: rows.to(device) for name, rows in part.items()}
+        return compiled.program(fit.task.loss, quick)(model, micro) / fit.task.count(batch)
 
+    t = recipe.training
+    choices = devices.choose(t, model, loss)
+    fixed = compiled.one_shape(fit.data.batch, ranks.world() * t.accumulate)
     record = {
         "format": FORMAT,
         "recipe": name,
@@ -174,7 +181,7 @@ def _record(recipe: Recipe, folder: Path, fit: Fit, model: nn.Module, name: str)
         "data": _fingerprint(recipe, fit.data),
         "held_out": held_out,
         "begun": fit.begun,
-        "choices": devices.choose(recipe.training, model, loss).to_dict(),
+        "choices": compiled.decide(t, choices, model, loss, fixed).to_dict(),
         **facts.here(),
         "command": sys.argv[1:],
     }
