@@ -88,7 +88,7 @@ def _sum(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
 
 
 def _blank(x: Tensor, seeing: Tensor | None) -> Tensor:
-    return x if seeing is None else x * seeing
+    return x if seeing is None else x * seeing.to(x.dtype)  # as a number: a product with bool takes four times as long
 
 
 class Attend(nn.Module):

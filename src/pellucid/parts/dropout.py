@@ -16,7 +16,9 @@ def drop(x: Tensor, rate: float) -> Tensor:
     if rate == 0.0 or x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, rate)
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    kept = bits[: x.numel()].view(x.shape) >= round(rate * _STEPS) - _STEPS // 2
+    kept = (
+        bits[: x.numel()].view(x.shape).ge_(round(rate * _STEPS) - _STEPS // 2)
+    )  # 0 or 1, without the slow way over bool
     return x * kept.to(x.dtype).mul_(1.0 / (1.0 - rate))
 
 

@@ -22,8 +22,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:  # type: ignore[override]
         kind = working_dtype(states)
         x, w = states.to(kind), weight.to(kind)
-        wanted, first = any(ctx.needs_input_grad[:3]), True
-        grad_states, grad_weight = (torch.empty_like(x), torch.empty_like(weight)) if wanted else (x, weight)
+        wanted = any(ctx.needs_input_grad[:3])
+        grad_states, grad_weight = torch.empty_like(x) if wanted else x[:0], None
         grad_bias = None if bias is None else torch.zeros_like(bias)
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         for part in _parts(len(targets), weight, kind.itemsize):
@@ -31,16 +31,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total += _to_slope(slope, bias, targets[part], smoothing)
             if wanted:
                 torch.mm(slope, w, out=grad_states[part])
-                (grad_weight.copy_ if first else grad_weight.add_)(slope.T @ x[part])
-                first = False
+                product = slope.T @ x[part]
+                grad_weight = product if grad_weight is None else grad_weight.to(weight.dtype).add_(product)
                 if grad_bias is not None:
                     grad_bias += slope.sum(0)
         ctx.save_for_backward(grad_states, grad_weight, grad_bias)
+        ctx.kinds = kind, weight.dtype, weight.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        return *(None if g is None else (g.float() * gradient).to(g.dtype) for g in ctx.saved_tensors), None, None
+        return *map(_scaled, ctx.saved_tensors, ctx.kinds, [gradient] * 3), None, None
+
+
+def _scaled(saved: Tensor | None, kind: torch.dtype, factor: Tensor) -> Tensor | None:
+    """A saved gradient times the slope of what comes after, in float32 until it is rounded to `kind`."""
+    if saved is None:
+        return None
+    wide = saved.float()
+    return (wide * factor if wide is saved else wide.mul_(factor)).to(kind)
 
 
 def _parts(n_rows: int, table: Tensor, bytes_each: int) -> list[slice]:
@@ -51,7 +60,8 @@ def _parts(n_rows: int, table: Tensor, bytes_each: int) -> list[slice]:
 
 def _to_slope(logits: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float) -> Tensor:
     """The summed loss of some rows; their logits [n,V] become its slope by them. Worked out in float32."""
-    size = max(1, SLICE // logits.shape[1]) if logits.device.type == "cpu" else max(1, len(logits))
+    sliced = logits.device.type == "cpu" and not torch.compiler.is_compiling()
+    size = max(1, SLICE // logits.shape[1] if sliced else len(logits))
     total = torch.zeros((), dtype=torch.float32, device=logits.device)
     for rows, right in zip(logits.split(size), targets.split(size), strict=True):
         loss, slope = _slice(rows.float(), bias, right, smoothing)
