@@ -252,6 +252,13 @@ def test_a_run_that_cannot_fit_is_refused_before_its_folder_is_made(tmp_path: Pa
         start(recipe, tmp_path / "none")
 
 
+def test_weights_that_do_not_fit_are_refused_before_they_are_made(tmp_path: Path, monkeypatch: Any) -> None:
+    recipe = text_recipe(write_text(tmp_path / "text.txt"))
+    huge = replace(recipe, model=replace(recipe.model, stack=replace(recipe.model.stack, d_model=2**20, d_ff=2**22)))
+    with pytest.raises(UserError, match="(?s)optimizer of this model alone need .*make the model smaller"):
+        prepare(huge, None)
+
+
 def test_what_has_begun_is_not_refused_nor_what_may_try(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     rehearsed: list[str] = []
 
@@ -260,7 +267,7 @@ def test_what_has_begun_is_not_refused_nor_what_may_try(tmp_path: Path, monkeypa
         return rehearse(*given)
 
     monkeypatch.setattr(memory, "rehearse", noted)
-    monkeypatch.setattr(room, "available", lambda device, sharers: 1000)
+    monkeypatch.setattr(room, "available", lambda device, sharers: 10**6)
     monkeypatch.setattr(devices, "bfloat16_is_native", lambda device: True)
     monkeypatch.setattr(devices, "time_steps", lambda *_: {"float32": 2.0, "bfloat16": 1.0})
     recipe = copy_recipe(memory="warn", precision="auto")

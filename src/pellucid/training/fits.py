@@ -20,7 +20,7 @@ from pellucid.training import finetuning, room
 from pellucid.training.contracts import Data, Task
 from pellucid.training.devices import Choices
 from pellucid.training.kinds import Kind, kind_of
-from pellucid.training.memory import foresee
+from pellucid.training.memory import check_weights, foresee
 from pellucid.training.opening import open_model
 from pellucid.training.recipe import Recipe
 from pellucid.training.recompute import recompute
@@ -69,7 +69,9 @@ def prepare(recipe: Recipe, folder: Path | None) -> Fit:
     task = kind.task(recipe, parts.get("valid") or parts["train"], tokenizer, config)
     notes += [*(note for part in parts.values() for note in part.notes), *getattr(data, "notes", ())]
     notes += [] if "valid" in parts else ["nothing is held out: what is measured below is the training data"]
+    t = replace(recipe.training, memory="warn") if folder else recipe.training  # what has begun is not refused
     if theirs is None:
+        check_weights(config, t)
         model = build(config, recipe.seed)
     else:
         model, note = finetuning.begin(config, recipe.seed, theirs, tensors, recipe.lora)
@@ -77,7 +79,6 @@ def prepare(recipe: Recipe, folder: Path | None) -> Fit:
     notes.append(finetuning.freeze(model, recipe.training.freeze))
     model = recompute(model) if recipe.training.recompute else model
     choices = Choices.from_dict(record["choices"]) if record else None
-    t = replace(recipe.training, memory="warn") if folder else recipe.training  # what has begun is not refused
     notes.append(foresee(model, task, data, t, choices))
     return Fit(tokenizer, model, task, data, [note for note in notes if note], hash_of(tensors), parts)
 

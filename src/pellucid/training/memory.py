@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from pellucid.errors import UserError
+from pellucid.models.build import count
+from pellucid.models.config import ModelConfig
 from pellucid.training import checkpoints, devices, ranks, room
 from pellucid.training.config import TrainingConfig
 from pellucid.training.contracts import Batch, Data, Task
@@ -74,6 +76,15 @@ class Forecast:
 def size(n: int) -> str:
     """Bytes as people say them: 430 MB, 2.1 GB."""
     return f"{n / GB:,.1f} GB" if n >= GB else f"{round(n, -7) / MB:,.0f} MB"
+
+
+def check_weights(config: ModelConfig, t: TrainingConfig) -> None:
+    """Before a new model is made: UserError if not even its weights, their gradients and a momentum in float32 fit."""
+    need, free = 3 * 4 * count(config), room.available(devices.find(t.device), ranks.world())
+    if free is not None and need > free and t.memory == "refuse":
+        found = Forecast(need, free, room.is_measured(devices.find(t.device)))
+        needs = f"weights, gradients and optimizer of this model alone need {size(need)} of memory, {found.room()}"
+        raise UserError(needs, "make the model smaller; to try all the same: --training.memory warn")
 
 
 def foresee(model: nn.Module, task: Task, data: Data, t: TrainingConfig, choices: Choices | None = None) -> str:
