@@ -124,7 +124,8 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 def start(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
     """What `serve` needs."""
-    from pellucid.training import devices, room
+    from pellucid import room
+    from pellucid.training import devices
 
     devices.keep_freed_memory()
     room.keep_few_kernels()

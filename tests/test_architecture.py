@@ -15,7 +15,7 @@ from pellucid.parts.config import StackConfig
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "pellucid"
 FILES = sorted(PACKAGE.rglob("*.py"))
 RANKS = {
-    **dict.fromkeys(("errors", "progress", "records", "parts", "text"), 0),
+    **dict.fromkeys(("errors", "progress", "records", "room", "parts", "text"), 0),
     **dict.fromkeys(("models", "data"), 1),
     "generation": 2,
     "tasks": 3,
@@ -26,7 +26,7 @@ RANKS = {
     "__main__": 8,
     "__init__": 8,  # `pellucid.load`, imported when asked for
 }
-FREE = {"errors", "progress", "records", "__version__"}  # anyone may import these
+FREE = {"errors", "progress", "records", "room", "__version__"}  # anyone may import these
 PICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 GUARDED = PACKAGE / "models" / "pickled.py"  # the one place that reads a pickle, with weights_only=True
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -47,9 +47,11 @@ def load(
     """The model of a run folder, a model folder or a name on the hub, ready to use, on the best device there is or the one named.
 
     precision: "float32", "bfloat16", "int8" or "int4" weights, laid out for the CPU, where it then is: for use alone, and what it costs in
-    quality is told in `parts.quantized`. Raises UserError for another; DataError when there is no model, when a file is damaged, or when it
-    is of a family that cannot be read.
+    quality is told in `parts.quantized`. Raises UserError for another, or beside a dtype; DataError when there is no model, when a file is
+    damaged, or when it is of a family that cannot be read.
     """
+    if dtype and precision:
+        raise UserError(f"weights cannot be {dtype} and in {precision}", "give dtype or precision")
     where = devices.find("cpu" if precision and device == "auto" else str(device))
     if precision:
         check_precision(precision, where)

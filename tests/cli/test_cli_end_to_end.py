@@ -87,6 +87,19 @@ def test_generate_answers_in_order(workshop: Workshop, dates: Path) -> None:
     assert plain == "".join(one["text"] + "\n" for one in words), "one line in, one line out"
 
 
+def test_fewer_bits(workshop: Workshop, dates: Path) -> None:
+    shell, _ = workshop
+    said = shell("generate", "runs/dates", "May 3", "1 June 2001", "--precision", "int8")
+    assert said.returncode == 0 and len(said.stdout.splitlines()) == 2, said.stderr
+    exact, rounded = (
+        json.loads(shell("evaluate", "runs/dates", "--json", "--limit", "5", *words).stdout)
+        for words in ([], ["--precision", "int8"])
+    )
+    assert rounded.keys() == exact.keys() and rounded["loss"] == pytest.approx(exact["loss"], rel=0.05)
+    wrong = shell("generate", "runs/dates", "May 3", "--precision", "int-8")
+    assert wrong.returncode == 2 and "did you mean 'int8'" in wrong.stderr
+
+
 def test_generate_many_answers_and_a_prefix(workshop: Workshop, dates: Path) -> None:
     shell, _ = workshop
     best = shell("generate", "runs/dates", "May 3", "May 4", "--n-best", "3", "--json").stdout.splitlines()

@@ -88,6 +88,9 @@ class Counter:
     def pick(self, keys: Tensor) -> None:
         self.length = keys.shape[1]
 
+    def fold(self, n: int) -> None:
+        self.length *= n
+
 
 def assert_same(ours: list[list[Hypothesis]], theirs: list[list[Hypothesis]]) -> None:
     """The same tokens; scores within float32's rounding."""

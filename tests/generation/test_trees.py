@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from speaking import BOS, tiny
 from torch import Tensor, nn
 
-from pellucid.generation.trees import Trees, encoded
+from pellucid.generation.trees import Prompts, Trees, encoded
+from pellucid.parts.cache import KeyValueCache
+from pellucid.parts.places import Places
 
 POSITIONS = ["sinusoidal", "learned", "rotary", "alibi", "t5"]
 INPUTS = [[3, 4, 5, 6, 7], [8], [4, 4, 3]]
@@ -24,7 +26,7 @@ def alone(model: nn.Module, source: list[int], text: list[int]) -> Tensor:
     return model(torch.tensor([source]), torch.tensor([[BOS, *text]]))[0, -1]
 
 
-def grown(model: nn.Module, n_steps: int, width: int, seed: int, cut: int | None = None) -> Trees:
+def grown(model: nn.Module, n_steps: int, width: int, seed: int) -> Trees:
     """Trees that have grown at random, each leaf's logits compared on the way."""
     draw = random.Random(seed)
     trees, texts = Trees(model, INPUTS, PREFIXES), [[prefix] for prefix in PREFIXES]
@@ -33,8 +35,12 @@ def grown(model: nn.Module, n_steps: int, width: int, seed: int, cut: int | None
         logits = trees.next_logits(parents, tokens)
         for row, leaves in enumerate(texts):
             for leaf, text in enumerate(leaves):
-                seen = (inputs[row] + text if model.config.family == "gpt" else text)[-cut:] if cut else text
-                truth = alone(model, [] if cut else inputs[row], seen)
+                if model.config.family == "gpt":
+                    whole, seen = inputs[row] + text, list(trees.history[row][leaf])
+                    assert whole[-len(seen) :] == seen and len(seen) >= min(len(whole), model.config.max_length // 2)
+                    truth = alone(model, [], seen)
+                else:
+                    truth = alone(model, inputs[row], text)
                 assert (logits[row, leaf] - truth).abs().max() <= 1e-5 * max(1, truth.abs().max())
         if step == 3:
             trees.select([2, 0])
@@ -53,6 +59,22 @@ def grown(model: nn.Module, n_steps: int, width: int, seed: int, cut: int | None
 @given(st.sampled_from(["gpt", "seq2seq"]), st.sampled_from(POSITIONS), st.integers(1, 5), st.integers(0, 99))
 def test_each_leaf_is_as_its_text_alone(family: str, positions: str, width: int, seed: int) -> None:
     grown(tiny(family, seed, positions=positions), 8, width, seed)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_contexts_that_are_full_are_read_again_each_by_itself(positions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not as one row of all leaves, every key beside every query."""
+    read: list[tuple[int, int]] = []
+    states = Prompts.states
+
+    def watched(self: Prompts, ids: Tensor, keep: Tensor | None, cache: KeyValueCache, places: Places | None) -> Tensor:
+        assert places is None or places.mask.pairs.shape[1] == ids.shape[1] == 3
+        read.append(tuple(ids.shape))
+        return states(self, ids, keep, cache, places)
+
+    monkeypatch.setattr(Prompts, "states", watched)
+    grown(tiny("gpt", 4, max_length=10, positions=positions), 16, 3, seed=2)
+    assert any(rows == 2 * 3 for rows, _ in read)  # two trees of three leaves
 
 
 @pytest.mark.parametrize("family", ["gpt", "seq2seq"])

@@ -1,11 +1,14 @@
 """Law 4: cached = uncached, in any split of the steps."""
 
+from itertools import count
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.generation.search import _closed_up
+from pellucid.parts import products
 from tests.families import GPTS, SEQ2SEQS, close, ids, make
 
 splits = st.lists(st.integers(1, 4), min_size=1, max_size=5)
@@ -74,3 +77,30 @@ def test_rows_that_fill_the_places_of_others(stay: set[int], length: int) -> Non
         cache.select(torch.tensor(rows))
         found = model(batch[rows, length:], None, cache)
         assert close(found[:, 0], model(batch[rows])[:, -1])
+
+
+@pytest.mark.skipif(not products.has_onednn(), reason="this PyTorch was built without oneDNN")
+@pytest.mark.parametrize("name", GPTS | SEQ2SEQS)
+def test_products_that_are_laid_out_on_the_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a large model speaks: every layer and head, tied, free or scaled, first as it is, then in a copy of its weight."""
+    model, batch = make(name), ids(2, 9)
+    copied, laid_out = [], products.laid_out
+    monkeypatch.setattr(products, "WORTH_ASKING", 0)
+    monkeypatch.setattr(products, "WORTH_MOVING", 2)
+    monkeypatch.setattr(products, "count", lambda start, step: count(min(start, 3), step))  # all of them soon
+    monkeypatch.setattr(products, "laid_out", lambda weight: copied.append(weight) or laid_out(weight))
+    source = ids(2, 5, 1) if name in SEQ2SEQS else None
+    with torch.no_grad():
+        whole = model(batch) if source is None else model(source, batch)
+        with products.quick(model):
+            layers = [module.forward for module in model.modules() if "forward" in vars(module)]
+            cache, parts = model.new_cache(), []
+            for i in range(9):
+                new = batch[:, i : i + 1]
+                parts.append(
+                    model(new, None, cache)
+                    if source is None
+                    else model.head(model.decode(new, model.encode(source), cache=cache))
+                )
+    assert close(torch.cat(parts, 1), whole)
+    assert len(copied) > 0.8 * len(layers)  # a memory's keys and values are worked out once

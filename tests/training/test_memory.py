@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from pellucid import room
 from pellucid.data.buckets import Buckets
 from pellucid.errors import UserError
 from pellucid.tasks import language
-from pellucid.training import devices, memory, ranks, room
+from pellucid.training import devices, memory, ranks
 from pellucid.training.config import TrainingConfig
 from pellucid.training.devices import Choices
 from pellucid.training.ema import Ema
@@ -314,7 +315,8 @@ MEASURED = """
 import json, sys
 from pathlib import Path
 from dataclasses import replace
-from pellucid.training import memory, room, run
+from pellucid import room
+from pellucid.training import memory, run
 from tests.runs import text_recipe, known_machine
 recipe = text_recipe(Path(sys.argv[1]), **json.loads(sys.argv[2]))
 wide = int(sys.argv[4])

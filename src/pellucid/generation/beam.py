@@ -20,12 +20,13 @@ from torch import Tensor
 from pellucid.generation.hypotheses import Hypothesis, Partial, Request, Rules
 from pellucid.generation.trees import Trees
 
+Found = tuple[int, list[Hypothesis]] | None
 Candidate = tuple[int, int, float]  # the leaf that it goes on from, the token, and the log-probability of the whole
 
 
-def beam_search(trees: Trees, requests: list[Request], rules: Rules) -> Iterator[tuple[int, list[Hypothesis]]]:
-    """Yields (index, n_best hypotheses, best first) for each request as soon as it is decided. A text that the limit cuts off stands
-    beside those that ended: the score alone decides.
+def beam_search(trees: Trees, requests: list[Request], rules: Rules) -> Iterator[Found]:
+    """Yields (index, n_best hypotheses, best first) for each request as soon as it is decided, and None at each step, so that who listens
+    can end it there. A text that the limit cuts off stands beside those that ended: the score alone decides.
     """
     living = [[Partial(request)] for request in requests]
     ended: dict[int, list[Partial]] = {request.index: [] for request in requests}
@@ -33,6 +34,7 @@ def beam_search(trees: Trees, requests: list[Request], rules: Rules) -> Iterator
     spare = width * max(1, len(rules.ends)) if width > 1 else 0  # so many may end at once
     logits = trees.next_logits() if living else None
     while logits is not None:
+        yield None
         grown: list[list[tuple[int, Partial]]] = []
         rows = []
         for row, candidates in enumerate(_candidates(logits, living, trees, rules, width + spare)):

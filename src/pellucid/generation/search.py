@@ -7,14 +7,14 @@ over the text of one input.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.errors import DataError, UserError
-from pellucid.generation.beam import beam_search
+from pellucid.generation.beam import Found, beam_search
 from pellucid.generation.hypotheses import Hypothesis, Partial, Request, Rules, Tokenizer, edges
 from pellucid.generation.options import GenerationOptions
 from pellucid.generation.sampling import dice, draw, only_top_k, only_top_p
@@ -22,7 +22,7 @@ from pellucid.generation.speakers import Speaker, speaker_of
 from pellucid.generation.trees import Trees
 from pellucid.generation.workers import halves, side_by_side
 from pellucid.models.config import ModelConfig
-from pellucid.parts.products import quick
+from pellucid.parts.products import SHARE, quick
 from pellucid.progress import Progress
 
 BATCH_TOKENS = 32768
@@ -53,7 +53,7 @@ def generate(
     """
     requests = _requests(model, inputs, prefixes, options, first_index)
     results: list[list[Hypothesis]] = [[] for _ in inputs]
-    with evaluating(model), quick(model), Progress("answers", len(inputs)) as progress:
+    with evaluating(model), _quick(model, options), Progress("answers", len(inputs)) as progress:
         for index, said in _events(model, requests, options, tokenizer, batch_tokens):
             if isinstance(said, list):
                 results[index - first_index] = said
@@ -80,7 +80,7 @@ def stream(
     pieces, given = tokenizer.stream(), begun
     text = "".join(pieces.push(token) for token in (*requests[0].before, *prefix))
     tail = max(map(len, options.stop), default=1) - 1
-    with evaluating(model), quick(model):
+    with evaluating(model), _quick(model, options):
         for _, said in _events(model, requests, options, tokenizer, BATCH_TOKENS):
             text += pieces.push(said) if isinstance(said, int) else pieces.finish()
             places = [place for stop in options.stop if (place := text.find(stop, forced)) >= 0]
@@ -157,7 +157,7 @@ def _events(
 def _searched(model: nn.Module, batch: list[Request], rules: Rules) -> Iterator[tuple[int, list[Hypothesis]]]:
     """The batch by beam search, in two threads where that pays."""
 
-    def search(part: list[Request]) -> Iterator[tuple[int, list[Hypothesis]]]:
+    def search(part: list[Request]) -> Iterator[Found]:
         trees = Trees(model, [request.ids for request in part], [request.prefix for request in part])
         return beam_search(trees, part, rules)
 
@@ -205,6 +205,11 @@ def _requests(
         before = tuple(ids) if speaker.goes_on else ()
         requests.append(Request(index, tuple(ids), tuple(prefix), int(min(options.max_new, room)), before))
     return requests
+
+
+def _quick(model: nn.Module, options: GenerationOptions) -> AbstractContextManager[None]:
+    """Weights that are laid out on the way multiply in another order: what was said before would change an answer's last digits."""
+    return quick(model, 0.0 if options.deterministic else SHARE)
 
 
 @contextmanager

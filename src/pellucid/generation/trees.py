@@ -131,21 +131,19 @@ class Trees:
         return text if len(text) <= self.config.max_length else text[-max(1, self.config.max_length // 2) :]
 
     def _read(self) -> Tensor:
-        """All texts from their beginnings, each by itself; the states [B,W,D] of their last tokens."""
+        """All texts from their beginnings, each by itself; the states [B,W,D] of their last tokens. Only prompts grow so long that several
+        leaves are read: an answer ends at max_length."""
         n_trees, width = len(self.history), len(self.history[0])
         self.cache, self.full = self.model.new_cache(), FULL
         ids, keep = pad([text for leaves in self.history for text in leaves], left=True, device=self.device)
         length, keys = ids.shape[1], positions_of(keep, ids.shape[1], 0, self.device)[1]
-        self.places = keys[:, -1].view(n_trees, width)
-        self.keys = keys.reshape(n_trees, -1)
+        self.places, self.keys = keys[:, -1].view(n_trees, width), keys.reshape(n_trees, -1)
         own = torch.eye(width, dtype=torch.bool, device=self.device).repeat_interleave(length, 1)
         self.seen = keep.view(n_trees, 1, -1) & own
-        if width == 1:
-            return self.root.states(ids, None if bool(keep.all()) else keep, self.cache, None)[:, -1:]
-        past = torch.ones(length, length, dtype=torch.bool, device=self.device).tril().repeat(width, width)
-        pairs = self.seen.repeat_interleave(length, 1) & past
-        states = self.root.states(ids.view(n_trees, -1), None, self.cache, self._in_tree(self.keys, pairs))
-        return states[:, length - 1 :: length]
+        states = self.root.states(ids, None if bool(keep.all()) else keep, self.cache, None)
+        if width > 1:
+            self.cache.fold(width)
+        return states[:, -1].view(n_trees, width, -1)
 
     def _grow(self, parents: Tensor, tokens: Tensor) -> Tensor:
         parents, tokens = parents.to(self.device), tokens.to(self.device)

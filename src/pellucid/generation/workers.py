@@ -6,7 +6,8 @@ while it computes. What is found does not depend on the division: an answer is t
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ import torch
 T = TypeVar("T")
 ROWS = 32
 """Texts under way that a thread needs so that it reads weights no more often than it multiplies with them."""
+PATIENCE = 0.2
+"""Seconds between looks at whether the user has had enough: Windows lets nobody interrupt a longer wait."""
 
 
 def halves(items: list[T], rows: int, device: torch.device) -> list[list[T]]:
@@ -23,20 +26,27 @@ def halves(items: list[T], rows: int, device: torch.device) -> list[list[T]]:
     return [items[::2], items[1::2]] if two else [items]
 
 
-def side_by_side(searches: Sequence[Callable[[], Iterator[T]]]) -> Iterator[T]:
-    """What the searches yield, as it comes; each runs in a thread of its own, or here if it is the only one. Raises what they raise."""
+def side_by_side(searches: Sequence[Callable[[], Iterator[T | None]]]) -> Iterator[T]:
+    """What the searches yield but None, as it comes; each runs in a thread of its own, or here if it is the only one. Raises what they
+    raise. Where one breaks, or nobody listens any more, the others end at what they yield next, None included."""
     if len(searches) == 1:
-        yield from searches[0]()
+        yield from (event for event in searches[0]() if event is not None)
         return
     n_threads, found, stop = torch.get_num_threads(), SimpleQueue[Any](), Event()
+    # what holds for the caller's thread alone
+    autocast, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
-    def search(one: Callable[[], Iterator[T]]) -> None:
-        torch.set_num_threads(max(1, n_threads // len(searches)))  # of this thread
+    def search(one: Callable[[], Iterator[T | None]]) -> None:
+        torch.set_num_threads(
+            max(1, n_threads // len(searches))
+        )  # OpenMP's of this thread; MKL's of all, until the end
         try:
-            for event in one():
-                found.put((event, None))
-                if stop.is_set():
-                    return
+            with torch.autocast("cpu", dtype, enabled=autocast):
+                for event in one():
+                    if event is not None:
+                        found.put((event, None))
+                    if stop.is_set():
+                        return
         except BaseException as error:
             found.put((None, error))
         finally:
@@ -48,7 +58,7 @@ def side_by_side(searches: Sequence[Callable[[], Iterator[T]]]) -> Iterator[T]:
             thread.start()
         running = len(threads)
         while running:
-            told = found.get()
+            told = _next(found)
             if told is None:
                 running -= 1
             elif told[1] is not None:
@@ -57,6 +67,15 @@ def side_by_side(searches: Sequence[Callable[[], Iterator[T]]]) -> Iterator[T]:
                 yield told[0]
     finally:
         stop.set()
-        for thread in threads:
-            thread.join()
-        torch.set_num_threads(n_threads)
+        try:
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(PATIENCE)
+        finally:  # also when told to hurry
+            torch.set_num_threads(n_threads)
+
+
+def _next(found: SimpleQueue[Any]) -> Any:
+    while True:
+        with suppress(Empty):
+            return found.get(timeout=PATIENCE)

@@ -45,6 +45,12 @@ class Growing:
             keys, values = (side.gather(2, keys.expand(-1, side.shape[1], -1, side.shape[3])) for side in self._room)
             self._room = keys, values
 
+    def fold(self, n: int) -> None:
+        if self._room is not None:
+            used = (side[:, :, : self.length].unflatten(0, (-1, n)) for side in self._room)  # [B,n,G,T,C]
+            self._room = tuple(side.transpose(1, 2).flatten(2, 3) for side in used)  # type: ignore[assignment]
+            self.length *= n
+
 
 class Fixed:
     """Keys and values of a memory: computed at the first call, then returned."""
@@ -108,6 +114,12 @@ class KeyValueCache:
         for layer in self.layers:
             if layer.own is not None:
                 layer.own.pick(keys)
+
+    def fold(self, n: int) -> None:
+        """The own pasts of every n rows in a row become one row's, behind one another: [B·n,G,T,C] to [B,G,n·T,C]."""
+        for layer in self.layers:
+            if layer.own is not None:
+                layer.own.fold(n)
 
 
 def past(cache: KeyValueCache | None) -> int:

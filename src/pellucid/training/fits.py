@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pellucid import room
 from pellucid.data.prepare import texts_for_tokenizer
 from pellucid.errors import DataError, UserError
 from pellucid.models import hub
@@ -16,7 +17,7 @@ from pellucid.models.config import ModelConfig
 from pellucid.progress import counted
 from pellucid.records import from_dict
 from pellucid.text.tokenizer import Tokenizer, train
-from pellucid.training import finetuning, room
+from pellucid.training import finetuning
 from pellucid.training.contracts import Data, Task
 from pellucid.training.devices import Choices
 from pellucid.training.kinds import Kind, kind_of

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from pellucid import room
 from pellucid.errors import UserError
 from pellucid.models.build import count
 from pellucid.models.config import ModelConfig
-from pellucid.training import checkpoints, devices, ranks, room
+from pellucid.training import checkpoints, devices, ranks
 from pellucid.training.config import TrainingConfig
 from pellucid.training.contracts import Batch, Data, Task
 from pellucid.training.devices import Choices

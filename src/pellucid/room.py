@@ -29,8 +29,13 @@ def available(device: str, sharers: int = 1) -> int | None:
     the system does not say. Of a GPU: what a run may take there."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    free = torch.mps.recommended_max_memory() if device == "mps" else SYSTEMS.get(sys.platform, _physical)()
-    return None if free is None else free // sharers + resident()
+    left = torch.mps.recommended_max_memory() if device == "mps" else free()
+    return None if left is None else left // sharers + resident()
+
+
+def free() -> int | None:
+    """Bytes of main memory that can still be had."""
+    return SYSTEMS.get(sys.platform, _physical)()
 
 
 def is_measured(device: str) -> bool:
