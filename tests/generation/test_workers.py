@@ -1,6 +1,7 @@
 """Two searches at a time yield what both yield, raise what one raises, and leave the threads as they were."""
 
 import _thread
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -59,6 +60,7 @@ def test_who_stops_listening_stops_the_searches() -> None:
 def test_who_is_told_to_hurry_leaves_the_threads_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C twice, while a search is in the midst of a step."""
     numbers, late, released, set_number = [], [], threading.Event(), torch.set_num_threads
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     monkeypatch.setattr(torch, "set_num_threads", lambda n: numbers.append(n) or set_number(n))
     both = threading.Barrier(2, lambda: [threading.Timer(t, _thread.interrupt_main).start() for t in (0.3, 0.9)])
 
@@ -73,6 +75,7 @@ def test_who_is_told_to_hurry_leaves_the_threads_as_they_were(monkeypatch: pytes
         assert numbers == [1, 1, 2] and not late
     finally:
         released.set()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_error_in_one_half_ends_the_other_at_its_next_step(monkeypatch: pytest.MonkeyPatch) -> None:

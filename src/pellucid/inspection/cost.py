@@ -121,9 +121,10 @@ def peak(model: nn.Module, inputs: Mapping[str, Tensor], setting: Setting) -> in
 
 def kernel(steps: list[Step]) -> str:
     """How attention was computed in a training step, as its operations tell."""
-    names = {step.path for top in steps for step in top.operations()}
-    fused = any(name.startswith("_scaled_dot_product") for name in names)
-    explicit = bool({"_softmax", "_safe_softmax"} & names)
+    operations = [step for top in steps for step in top.operations()]
+    fused = any(step.path.startswith("_scaled_dot_product") for step in operations)
+    softmax = [step for step in operations if step.path in ("_softmax", "_safe_softmax")]
+    explicit = any(len(step.outputs[0].shape) == 4 for step in softmax)  # that of the loss has two axes
     if explicit:
         return "step by step, keeping the weights [batch, heads, query, key]"
     return "by the fused kernel" if fused else "nowhere"

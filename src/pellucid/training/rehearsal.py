@@ -25,7 +25,7 @@ from pellucid.training.optimizers import Optimizer
 Loss = Callable[[nn.Module, Batch], Tensor]
 Count = Callable[[Batch], int]
 LARGE = 2**25
-"""Bytes from which on a block is the system's own (see `devices.keep_freed_memory`): given back whole."""
+"""Bytes from which on blocks are few, and mostly find their old place again: they leave no gaps that count."""
 
 OFTEN = 12
 
