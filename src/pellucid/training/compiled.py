@@ -46,6 +46,9 @@ def decide(
         raise UserError("training.compile is on, and these batches have different shapes", "training.compile = off")
     if t.compile == "off" or not fixed:
         return choices
+    known = (choices.step_seconds or {}).get(choices.name)
+    if t.compile == "auto" and known and known * t.steps < LONG:
+        return choices  # timed already
     with using(choices):
         (plain,) = time_steps([choices], model, lambda i: loss(i, False)).values()
         if t.compile == "auto" and plain * t.steps < LONG:

@@ -43,6 +43,11 @@ class Choices:
     reason: str = ""
     compiled: bool = False
 
+    @property
+    def name(self) -> str:
+        """By which it stands in `step_seconds`."""
+        return f"{self.precision}, {self.threads} threads"
+
     def to_dict(self) -> dict[str, Any]:
         """For run.json."""
         return asdict(self)
@@ -163,7 +168,7 @@ def time_steps(
     """Seconds of one forward and backward pass by "precision, threads": the best of up to four, taken in turn, within about `most`
     seconds.
     """
-    best = {f"{c.precision}, {c.threads} threads": float("inf") for c in candidates}
+    best = {c.name: float("inf") for c in candidates}
     begin = time.perf_counter()
     with untouched(model):
         for turn in range(5):
